@@ -1,0 +1,535 @@
+"""R-Zero (Huang et al., arXiv 2508.05004): a language model that improves on questions it asks itself, without any data.
+
+One base model plays two roles, each with weights of its own. The Challenger is rewarded for questions that the Solver gets
+right about half of the time; the Solver learns from the majority of its own answers to them. Both are trained with GRPO,
+in turns:
+
+    for each iteration
+        Challenger   max(0, r_unc - r_rep) as the reward of each question, the Solver frozen          `train_challenger`
+        questions    a pool from the trained Challenger; kept where |p - 1/2| <= delta                 `build_questions`
+        Solver       reward 1 where the boxed answer equals the majority's, the Challenger frozen      `train_solver`
+
+    torchrun rzero.py                                            the tiny base model, on a laptop, into runs/tiny
+    torchrun rzero.py --preset paper --model Qwen/Qwen3-4B-Base --out runs/4b
+
+This is the algorithm of the paper, not of its official code where the two differ. What the paper leaves open: the
+repetition penalty's clusters are found by average linkage; the clip range is 0.2; a group's std is the unbiased one.
+
+Every finished part is a file in the run folder (`--out`), written whole or not at all. Given again, the command goes on
+after the last finished part. All draws are functions of (seed, iteration, phase, step, row, position).
+"""
+
+import argparse
+import ast
+import difflib
+import hashlib
+import inspect
+import json
+import os
+import sys
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from tqdm import tqdm
+
+from answers import extract_boxed, majority, same_answer
+from evaluate import SOLVER_SYSTEM, evaluate, mean_and_ci, read_questions
+from grpo import Rollout, Trainer, group_advantages
+from model import Tokenizer, load, read_config, resolve, save, weight_files
+from sample import Sampler
+from tiny.task import solve
+
+CHALLENGER_SYSTEM = """\
+You set problems for mathematics competitions. First think privately, step by step, to design a brand-new, non-trivial \
+problem from any field: algebra, geometry, number theory, combinatorics, prealgebra, probability, statistics or calculus. \
+It must be hard enough that fewer than 30% of advanced high-school students solve it, and it must not repeat a textbook \
+cliche or a famous contest problem. Then output exactly two blocks and nothing else:
+<question>
+the problem
+</question>
+
+\\boxed{final_answer}"""
+CHALLENGER_USER = "Generate one new, challenging reasoning question now, formatted exactly as instructed."
+
+
+@dataclass
+class Config:
+    """All settings of a run; the defaults are the preset `tiny`. Symbols in parentheses are the paper's."""
+
+    model: str = "tiny"
+    """the base model: a Hugging Face folder or a Hub id"""
+    out: str = "runs/tiny"
+    """the run folder"""
+    seed: int = 0
+    """of all random draws"""
+    iterations: int = 3
+    """rounds of Challenger and Solver"""
+
+    challenger_steps: int = 6
+    """GRPO steps of the Challenger in an iteration; 0 leaves it untrained"""
+    challenger_prompts: int = 16
+    """groups a Challenger step; all have the same prompt"""
+    challenger_rollouts: int = 4
+    """questions a group"""
+    challenger_lr: float = 2e-4
+    """learning rate of the Challenger"""
+    answers: int = 10
+    """answers that the Solver votes with on a question (m)"""
+    penalty_weight: float = 1.0
+    """weight of the repetition penalty (lambda)"""
+    penalty_distance: float = 0.5
+    """questions nearer than this, in 1 - BLEU, are one cluster (tau)"""
+
+    pool: int = 300
+    """questions drawn for the Solver's data (N)"""
+    pool_draws: int = 4
+    """pools drawn at most until a Solver step's worth of questions is kept"""
+    keep_distance: float = 0.25
+    """a question is kept when the majority's share is at most this far from 1/2 (delta)"""
+
+    solver_steps: int = 15
+    """GRPO steps of the Solver in an iteration"""
+    solver_prompts: int = 64
+    """questions a Solver step"""
+    solver_rollouts: int = 5
+    """answers a question"""
+    solver_lr: float = 4e-4
+    """learning rate of the Solver"""
+    labels: str = "majority"
+    """what the Solver learns from: `majority`, or `truth` as a control, where it can be computed"""
+
+    weight_decay: float = 0.01
+    """of AdamW"""
+    kl_coef: float = 0.01
+    """weight of the KL divergence to the phase's starting weights (beta)"""
+    clip_low: float = 0.2
+    """the ratio is clipped below 1 - clip_low"""
+    clip_high: float = 0.2
+    """the ratio is clipped above 1 + clip_high"""
+    mini_batches: int = 1
+    """optimizer updates a step"""
+    max_grad_norm: float = 1.0
+    """gradients are scaled down to this norm"""
+    token_budget: int = 16384
+    """tokens of a micro-batch, padding included; changes speed and memory only"""
+
+    temperature: float = 1.0
+    """of every draw in training"""
+    top_p: float = 0.99
+    """nucleus of every draw in training"""
+    max_question_tokens: int = 96
+    """longest completion of the Challenger"""
+    max_answer_tokens: int = 160
+    """longest completion of the Solver"""
+    max_rows: int = 256
+    """completions decoded together; changes speed and memory only"""
+
+    heldout: str = "tiny/heldout.jsonl"
+    """questions with answers, asked after every iteration and never learned from; empty for none"""
+    heldout_samples: int = 16
+    """samples a held-out question"""
+    truth: bool = True
+    """questions are those of tiny/task.py, whose true answers are computed to measure the labels"""
+
+    def check(self):
+        """Raises ValueError, naming the setting, for a value that no run can have."""
+        least = {"iterations": 1, "challenger_steps": 0, "solver_steps": 0, "challenger_rollouts": 2, "solver_rollouts": 2,
+                 "answers": 2, "seed": 0, "top_p": 1e-9, "temperature": 1e-9, "weight_decay": 0, "kl_coef": 0, "keep_distance": 0,
+                 "penalty_weight": 0, "challenger_lr": 0, "solver_lr": 0, "clip_low": 0, "clip_high": 0, "max_grad_norm": 1e-9,
+                 "penalty_distance": 0}
+        for f in fields(self):
+            if f.type in (int, float) and getattr(self, f.name) < least.get(f.name, 1):
+                raise ValueError(f"--{f.name} is {getattr(self, f.name)}, but must be at least {least.get(f.name, 1)}")
+        if self.labels not in ("majority", "truth"):
+            raise ValueError(f"--labels is {self.labels!r}, but must be majority or truth")
+        if self.labels == "truth" and not self.truth:
+            raise ValueError("--labels truth needs --truth true: only the tiny task's questions have computable answers")
+        if self.top_p > 1:
+            raise ValueError(f"--top_p is {self.top_p}, but must be at most 1")
+
+
+PRESETS = {
+    "tiny": Config(),
+    "paper": Config(
+        model="Qwen/Qwen3-4B-Base", out="runs/paper", challenger_steps=5, challenger_prompts=128, challenger_lr=1e-6,
+        pool=8000, solver_prompts=128, solver_lr=1e-6, max_question_tokens=4096, max_answer_tokens=4096, max_rows=48,
+        heldout="", truth=False),
+}
+
+
+# ---- The Challenger's reward (paper, section 3.1) ----
+
+
+def parse_question(text):
+    """The question of a Challenger's completion, or None when its format is wrong: one <question> block, then a box."""
+    before, opened, rest = text.partition("<question>")
+    question, closed, after = rest.partition("</question>")
+    if not (opened and closed and question.strip()) or extract_boxed(after) is None:
+        return None
+    return question.strip()
+
+
+#PENALTY#
+
+
+def challenger_rewards(questions, shares, penalty_weight=1.0, penalty_distance=0.5):
+    """max(0, r_unc - r_rep) of each proposal -> [B].
+
+    questions: [B], None where the format was wrong; its reward is 0, and it counts in no cluster. shares: [B], the share
+    p of the Solver's answers that equal their majority. r_unc = 1 - 2 |p - 1/2|; r_rep: `repetition_penalty` among the
+    well-formed questions of the batch.
+    """
+    rewards = np.zeros(len(questions))
+    valid = np.array([q is not None for q in questions], dtype=bool)
+    uncertainty = 1 - 2 * np.abs(np.asarray(shares, dtype=float)[valid] - 0.5)
+    repetition = penalty_weight * repetition_penalty([q for q in questions if q is not None], penalty_distance)
+    rewards[valid] = np.maximum(0, uncertainty - repetition)
+    return rewards
+
+
+# ---- The Solver's data and reward (paper, sections 3.2 and 3.3) ----
+
+
+def why_dropped(label, share, keep_distance):
+    """None for a question to learn from, else why not: its majority's share p must have |p - 1/2| <= delta."""
+    if label is None:
+        return "no answer"
+    if abs(share - 0.5) > keep_distance + 1e-9:
+        return "too easy" if share > 0.5 else "too hard"
+    return None
+
+
+def solver_rewards(answers, labels):
+    """1 where an answer (None: no box) equals its pseudo-label, else 0 -> [B]."""
+    return np.array([float(a is not None and same_answer(a, label)) for a, label in zip(answers, labels, strict=True)])
+
+
+# ---- The run ----
+
+
+def draw_seed(*place):
+    """The seed of the draws at one place of the run, such as (seed, iteration, phase, step)."""
+    return int.from_bytes(hashlib.sha256(repr(place).encode()).digest()[:7], "big")
+
+
+def write_lines(path, objects):
+    """Writes JSON objects, one a line; the file appears whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text("".join(json.dumps(x) + "\n" for x in objects), encoding="utf-8")
+    os.replace(partial, path)
+
+
+def read_lines(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+class NoQuestions(RuntimeError):
+    """The Challenger asked nothing that the Solver could learn from."""
+
+
+class Run:
+    """A run folder and what works on it. The one sampler plays either role, with that role's weights copied in."""
+
+    def __init__(self, cfg):
+        """Checks all that can be checked before any work. Raises OSError or ValueError, in one line, for bad input."""
+        cfg.check()
+        self.cfg, self.folder = cfg, Path(cfg.out)
+        self.rank = dist.get_rank() if dist.is_initialized() else 0
+        self.device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+        self.heldout = read_questions(cfg.heldout) if cfg.heldout else []
+        self.base = resolve(cfg.model)
+        weight_files(self.base), read_config(self.base)
+        self.tokenizer = Tokenizer(self.base)
+        if self.rank == 0:
+            self._claim_folder()
+        self.sampler = Sampler(load(self.base, self.device, torch.bfloat16 if self.device.type == "cuda" else torch.float32),
+                               self.tokenizer, cfg.max_rows)
+        if self.tokenizer.vocab_size > self.sampler.model.config.vocab_size:
+            raise ValueError(f"{self.base}: tokenizer.json has {self.tokenizer.vocab_size} tokens, the model only "
+                             f"{self.sampler.model.config.vocab_size}")
+        self.challenger_prompt = self.tokenizer.chat(CHALLENGER_SYSTEM, CHALLENGER_USER)
+
+    def _claim_folder(self):
+        """Makes the folder this run's own: its settings are written there, or equal those that are."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            mine, file = asdict(self.cfg), self.folder / "config.json"
+            if file.exists():
+                theirs = json.loads(file.read_text())
+                # More iterations continue a run; the others change nothing but speed, or say where the run is.
+                free = {"iterations", "out", "max_rows", "token_budget"}
+                differ = [k for k in mine if k not in free and mine[k] != theirs.get(k)]
+                if differ:
+                    raise ValueError(f"{self.folder} holds a run with other settings ({differ[0]}: {theirs.get(differ[0])!r} "
+                                     f"there, {mine[differ[0]]!r} here); choose another --out")
+            file.write_text(json.dumps(mine, indent=2) + "\n")
+        except OSError as error:
+            raise OSError(f"cannot write the run folder {str(self.folder)!r}: {error.strerror}") from None
+
+    # -- what both phases share --
+
+    def weights_of(self, role, iteration):
+        """The folder of a role's weights after an iteration; 0 is the base model."""
+        return self.folder / f"iter{iteration}" / role if iteration else self.base
+
+    def play(self, weights):
+        """The sampler takes on a role: the weights of a `Transformer`, or of a `Trainer` in the middle of training it."""
+        if isinstance(weights, Trainer):
+            weights.copy_weights(self.sampler.model)
+            return
+        with torch.no_grad():
+            for mine, theirs in zip(self.sampler.model.parameters(), weights.parameters(), strict=True):
+                mine.copy_(theirs)
+
+    def sample(self, prompts, n, max_tokens, place, progress):
+        return self.sampler.generate(prompts, n=n, max_tokens=max_tokens, temperature=self.cfg.temperature,
+                                     top_p=self.cfg.top_p, seed=draw_seed(self.cfg.seed, *place), progress=progress)
+
+    def propose(self, n, place):
+        """n proposals of the Challenger whose weights are in the sampler -> (Completions, questions or None)."""
+        completions = self.sample([self.challenger_prompt], n, self.cfg.max_question_tokens, place, "asking")[0]
+        return completions, [parse_question(self.tokenizer.decode(c.tokens)) for c in completions]
+
+    def vote(self, questions, place):
+        """The Solver whose weights are in the sampler answers each question m times -> list of (answers, majority, share),
+        ([], None, 0) for a question that is None."""
+        asked = [q for q in questions if q is not None]
+        prompts = [self.tokenizer.chat(SOLVER_SYSTEM, q) for q in asked]
+        groups = iter(self.sample(prompts, self.cfg.answers, self.cfg.max_answer_tokens, place, "answering"))
+        votes = []
+        for question in questions:
+            answers = [] if question is None else [extract_boxed(self.tokenizer.decode(c.tokens)) for c in next(groups)]
+            votes.append((answers, *majority(answers)))
+        return votes
+
+    def train_phase(self, role, iteration, steps, lr, rollouts_of):
+        """GRPO of one role from its last weights to iter<i>/<role>. rollouts_of(step, trainer) -> (Rollouts, metrics)."""
+        target, cfg = self.weights_of(role, iteration), self.cfg
+        if target.exists():
+            return
+        trainer = Trainer(load(self.weights_of(role, iteration - 1), self.device), lr=lr, weight_decay=cfg.weight_decay,
+                          kl_coef=cfg.kl_coef, clip_low=cfg.clip_low, clip_high=cfg.clip_high, mini_batches=cfg.mini_batches,
+                          token_budget=cfg.token_budget, max_grad_norm=cfg.max_grad_norm, temperature=cfg.temperature)
+        bar = tqdm(range(steps), desc=f"iteration {iteration}, {role}", unit=" steps", disable=self.rank > 0)
+        for step in bar:
+            start = time.time()
+            rollouts, metrics = rollouts_of(step, trainer)
+            tokens = sum(len(r.completion) for r in rollouts)
+            metrics |= {"completion_tokens": tokens / len(rollouts), **trainer.step(rollouts), "seconds": time.time() - start}
+            self.log({"iteration": iteration, "phase": role, "step": step + 1, **metrics})
+            bar.set_postfix_str(f"reward {metrics['reward']:.3f}, p {metrics['share']:.2f}, {metrics['completion_tokens']:.0f} "
+                                f"tokens each, {tokens / metrics['seconds']:,.0f} tokens/s")
+        model = trainer.gather()
+        if self.rank == 0:
+            save(model, target, self.tokenizer)
+        barrier()
+
+    def log(self, metrics):
+        """Adds a step to metrics.jsonl, in place of what an interrupted try at the same phase left of it."""
+        if self.rank == 0:
+            place = [metrics[k] for k in ("iteration", "phase", "step")]
+            file = self.folder / "metrics.jsonl"
+            before = [m for m in read_lines(file)
+                      if [m["iteration"], m["phase"]] != place[:2] or m["step"] < place[2]]
+            write_lines(file, [*before, metrics])
+
+    # -- the three parts of an iteration --
+
+    def train_challenger(self, iteration):
+        """Part 1: `challenger_steps` GRPO steps towards questions that the frozen Solver answers half of the time alike."""
+        cfg, solver = self.cfg, load(self.weights_of("solver", iteration - 1), dtype=self.sampler.dtype)
+
+        def rollouts_of(step, trainer):
+            G, N, place = cfg.challenger_prompts, cfg.challenger_rollouts, (iteration, "challenger", step)
+            self.play(trainer)
+            completions, questions = self.propose(G * N, place)
+            self.play(solver)
+            shares = np.array([share for _, _, share in self.vote(questions, (*place, "vote"))])
+            rewards = challenger_rewards(questions, shares, cfg.penalty_weight, cfg.penalty_distance)
+            advantages = group_advantages(rewards.reshape(G, N)).flatten().tolist()
+            valid = np.array([q is not None for q in questions])
+            metrics = {"reward": rewards.mean(), "share": shares[valid].mean() if valid.any() else 0.0, "valid": valid.mean()}
+            return [Rollout(self.challenger_prompt, c.tokens, a) for c, a in zip(completions, advantages)], metrics
+
+        self.train_phase("challenger", iteration, cfg.challenger_steps, cfg.challenger_lr, rollouts_of)
+
+    def build_questions(self, iteration):
+        """Part 2: the pool of questions, each with its votes and why it was dropped, into iter<i>/questions.jsonl."""
+        cfg, file = self.cfg, self.folder / f"iter{iteration}" / "questions.jsonl"
+        if file.exists():
+            return
+        challenger, solver = (load(self.weights_of(role, i), dtype=self.sampler.dtype)
+                              for role, i in (("challenger", iteration), ("solver", iteration - 1)))
+        rows = []
+        for draw in range(cfg.pool_draws):
+            place = (iteration, "questions", draw)
+            self.play(challenger)
+            _, questions = self.propose(cfg.pool, place)
+            self.play(solver)
+            for question, (answers, label, share) in zip(questions, self.vote(questions, (*place, "vote"))):
+                dropped = "wrong format" if question is None else why_dropped(label, share, cfg.keep_distance)
+                rows.append({"question": question, "answers": answers, "majority": label, "share": share, "dropped": dropped})
+                if cfg.truth:
+                    rows[-1]["truth"] = question and solve(question)
+            if sum(row["dropped"] is None for row in rows) >= cfg.solver_prompts:
+                break
+        if self.rank == 0:
+            write_lines(file, rows)
+        barrier()
+
+    def train_solver(self, iteration):
+        """Part 3: `solver_steps` GRPO steps on the kept questions. Raises NoQuestions when there is none."""
+        cfg = self.cfg
+        kept = [row for row in read_lines(self.folder / f"iter{iteration}" / "questions.jsonl") if row["dropped"] is None]
+        if cfg.labels == "truth":
+            kept = [row | {"majority": row["truth"]} for row in kept if row["truth"] is not None]
+        if not kept:
+            raise NoQuestions(f"iteration {iteration}: no question of {cfg.pool_draws} x {cfg.pool} was fit to learn from; "
+                               f"{self.folder}/iter{iteration}/questions.jsonl says why. Widen --keep_distance or raise --pool")
+        rng = np.random.default_rng(draw_seed(cfg.seed, iteration, "solver order"))
+        epochs = -(-cfg.solver_steps * cfg.solver_prompts // len(kept))
+        order = np.concatenate([rng.permutation(len(kept)) for _ in range(max(1, epochs))])
+
+        def rollouts_of(step, trainer):
+            N, place = cfg.solver_rollouts, (iteration, "solver", step)
+            batch = [kept[i] for i in order[step * cfg.solver_prompts:(step + 1) * cfg.solver_prompts]]
+            prompts = [self.tokenizer.chat(SOLVER_SYSTEM, row["question"]) for row in batch]
+            self.play(trainer)
+            groups = self.sample(prompts, N, cfg.max_answer_tokens, place, "answering")
+            completions = [c for group in groups for c in group]
+            answers = [extract_boxed(self.tokenizer.decode(c.tokens)) for c in completions]
+            rewards = solver_rewards(answers, [row["majority"] for row in batch for _ in range(N)])
+            advantages = group_advantages(rewards.reshape(-1, N)).flatten().tolist()
+            rows = zip((p for p in prompts for _ in range(N)), completions, advantages, strict=True)
+            metrics = {"reward": rewards.mean(), "share": np.mean([row["share"] for row in batch])}
+            return [Rollout(prompt, c.tokens, a) for prompt, c, a in rows], metrics
+
+        self.train_phase("solver", iteration, cfg.solver_steps, cfg.solver_lr, rollouts_of)
+
+    # -- what came of it --
+
+    def measure(self, iteration):
+        """Adds the Solver's held-out accuracy after an iteration, and how good its questions were, to eval.jsonl."""
+        file, cfg = self.folder / "eval.jsonl", self.cfg
+        if any(row["iteration"] == iteration for row in read_lines(file)):
+            return
+        row = {"iteration": iteration}
+        if self.heldout:
+            self.play(load(self.weights_of("solver", iteration), dtype=self.sampler.dtype))
+            result = evaluate(self.sampler, self.heldout, samples=cfg.heldout_samples, max_tokens=cfg.max_answer_tokens,
+                              seed=draw_seed(cfg.seed, "held-out"), progress="held-out")
+            row["mean"], row["mean_ci"] = mean_and_ci(result.sampled)
+            row["greedy"], row["greedy_ci"] = mean_and_ci(result.greedy)
+            row |= {"completion_tokens": result.completion_tokens, "worked": result.worked}
+        if iteration:
+            questions = read_lines(self.folder / f"iter{iteration}" / "questions.jsonl")
+            kept = [q for q in questions if q["dropped"] is None]
+            asked = [q for q in questions if q["question"] is not None]
+            row |= {"kept": len(kept), "pool": len(questions), "share": float(np.mean([q["share"] for q in asked]))}
+            if cfg.truth:
+                right = [q["truth"] is not None and same_answer(q["majority"], q["truth"]) for q in kept]
+                row |= {"label_accuracy": float(np.mean(right)) if kept else None,
+                        "well_posed": float(np.mean([q["truth"] is not None for q in asked]))}
+        if self.rank == 0:
+            write_lines(file, [*read_lines(file), row])
+        barrier()
+
+    def table(self):
+        """The lines of eval.jsonl as a table, in percent, and where everything is."""
+        def percent(row, key, ci=None):
+            if row.get(key) is None:
+                return "-"
+            return f"{100 * row[key]:.1f}" + (f" +- {100 * row[ci]:.1f}" if ci else "")
+
+        lines = ["iteration   held-out mean   held-out greedy   label accuracy   mean p   kept   worked   tokens"]
+        for row in read_lines(self.folder / "eval.jsonl"):
+            kept = percent({"kept": row["kept"] / row["pool"]}, "kept") if "kept" in row else "-"
+            tokens = f"{row['completion_tokens']:.0f}" if "completion_tokens" in row else "-"
+            lines.append(f"{row['iteration'] or 'base':>9}   {percent(row, 'mean', 'mean_ci'):>13}   "
+                         f"{percent(row, 'greedy', 'greedy_ci'):>15}   {percent(row, 'label_accuracy'):>14}   "
+                         f"{percent(row, 'share'):>6}   {kept:>4}   {percent(row, 'worked'):>6}   {tokens:>6}")
+        return "\n".join(lines)
+
+    def run(self):
+        """All iterations, from wherever the folder stands, and the table of what came of them."""
+        self.measure(0)
+        for iteration in range(1, self.cfg.iterations + 1):
+            self.train_challenger(iteration)
+            self.build_questions(iteration)
+            self.train_solver(iteration)
+            self.measure(iteration)
+        if self.rank == 0:
+            print(self.table())
+
+
+def barrier():
+    """All processes wait until what rank 0 wrote is there."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+# ---- The command line ----
+
+
+def documentation():
+    """The line under each field of `Config`, by name."""
+    body = ast.parse(inspect.getsource(Config)).body[0].body
+    return {field.target.id: doc.value.value for field, doc in zip(body, body[1:])
+            if isinstance(field, ast.AnnAssign) and isinstance(doc, ast.Expr)}
+
+
+def truth_value(text):
+    if text not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return text == "true"
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        self.exit(2, f"rzero.py: {message}\n")
+
+
+def parse_config(argv):
+    """The `Config` of a command line; exits with one line for an unknown setting or a value of the wrong type."""
+    parser = Parser(description=__doc__, usage="rzero.py [--preset NAME] [--SETTING VALUE ...]", allow_abbrev=False,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", choices=PRESETS, default="tiny", help="the settings to start from")
+    docs = documentation()
+    for f in fields(Config):
+        parser.add_argument(f"--{f.name}", type=truth_value if f.type is bool else f.type, default=argparse.SUPPRESS,
+                            metavar=f.type.__name__.upper(), help=f"{docs[f.name]} (tiny: {f.default})".replace("%", "%%"))
+    given, unknown = parser.parse_known_args(argv)
+    if unknown:
+        name = unknown[0].split("=")[0]
+        near = difflib.get_close_matches(name, [f"--{f.name}" for f in fields(Config)] + ["--preset"], n=1, cutoff=0.5)
+        parser.error(f"unknown setting {name}" + (f"; did you mean {near[0]}?" if near else "; --help lists them all"))
+    settings = vars(given)
+    return replace(PRESETS[settings.pop("preset")], **settings)
+
+
+def main():
+    cfg = parse_config(sys.argv[1:])
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        run = Run(cfg)
+    except (OSError, ValueError) as error:
+        sys.exit(f"rzero.py: {error}")
+    try:
+        run.run()
+    except (NoQuestions, FloatingPointError) as error:
+        sys.exit(f"rzero.py: {error}")
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,12 @@
+"""Puts the repository on the path, and runs the Triton kernels in the interpreter where there is no GPU."""
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel is defined, so before any import of kernels
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
