@@ -231,7 +231,7 @@ def resolve(path):
     if folder.is_dir():
         return folder
     if folder.is_absolute() or str(path).count("/") != 1 or str(path).startswith("."):
-        raise FileNotFoundError(f"no model folder {str(path)!r}; give a Hugging Face folder or a Hub id, such as Qwen/Qwen3-4B-Base")
+        raise FileNotFoundError(f"no model folder {str(path)!r}; give a Hugging Face folder or a Hub id (Qwen/Qwen3-4B-Base)")
     from huggingface_hub import snapshot_download  # the only use of the network, and only for a Hub id
 
     try:

@@ -28,6 +28,7 @@ import json
 import os
 import sys
 import time
+import warnings
 from collections import Counter
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -143,7 +144,7 @@ class Config:
                  "penalty_weight": 0, "challenger_lr": 0, "solver_lr": 0, "clip_low": 0, "clip_high": 0, "max_grad_norm": 1e-9,
                  "penalty_distance": 0}
         for f in fields(self):
-            if f.type in (int, float) and getattr(self, f.name) < least.get(f.name, 1):
+            if f.type in (int, float) and not getattr(self, f.name) >= least.get(f.name, 1):
                 raise ValueError(f"--{f.name} is {getattr(self, f.name)}, but must be at least {least.get(f.name, 1)}")
         if self.labels not in ("majority", "truth"):
             raise ValueError(f"--labels is {self.labels!r}, but must be majority or truth")
@@ -174,7 +175,83 @@ def parse_question(text):
     return question.strip()
 
 
-#PENALTY#
+def ngram_overlap(words, n):
+    """Sum over n-grams g of min(count_i(g), count_j(g)), BLEU's clipped matches, for all pairs of texts -> [B, B].
+
+    The k-th occurrence of an n-gram in a text is a feature of its own; the sum is then the number of features in common.
+    """
+    features, rows, columns = {}, [], []
+    for b, text in enumerate(words):
+        seen = Counter()
+        for gram in zip(*(text[i:] for i in range(n))):
+            seen[gram] += 1
+            rows.append(b)
+            columns.append(features.setdefault((gram, seen[gram]), len(features)))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse")  # torch calls its sparse matrices a beta feature
+        x_BF = torch.sparse_coo_tensor([rows, columns], torch.ones(len(rows)), (len(words), max(1, len(features))))
+        return torch.sparse.mm(x_BF, x_BF.T).to_dense().numpy()
+
+
+def bleu_distances(questions):
+    """d_ij = 1 - BLEU(x_i, x_j) -> symmetric [B, B], 0 on the diagonal.
+
+    BLEU of white-space tokens, up to 4-grams, with x_i (i < j) as hypothesis and x_j as reference; a number of matches of
+    0 is replaced by 0.1 (NLTK's smoothing method 1), but without a common word BLEU is 0.
+    """
+    words = [q.split() for q in questions]
+    length = np.array([len(w) for w in words])
+    log_bleu = np.minimum(0, 1 - length[None, :] / np.maximum(length, 1)[:, None])  # the brevity penalty
+    for n in (4, 3, 2, 1):
+        matches = ngram_overlap(words, n)
+        possible = np.maximum(1, length - n + 1)[:, None]
+        log_bleu += np.log(np.where(matches > 0, matches, 0.1) / possible) / 4
+    bleu = np.where(matches > 0, np.exp(log_bleu), 0)
+    upper = np.triu(1 - bleu, 1)
+    return upper + upper.T
+
+
+def average_linkage(distances, threshold):
+    """Agglomerative clustering: the two clusters of least mean distance merge while that is below threshold -> labels [B].
+
+    By nearest-neighbour chains (Benzecri, 1982): each next is the nearest to the last, so the two at the end merge when they
+    are each other's nearest. Averages never fall below their parts, so what is nearest to nothing is done.
+    """
+    D, labels, size = distances.copy(), np.arange(len(distances)), np.ones(len(distances))
+    np.fill_diagonal(D, np.inf)
+    open_clusters, chain = set(labels.tolist()), []
+    while open_clusters:
+        chain = chain or [min(open_clusters)]
+        a = chain[-1]
+        b = int(D[a].argmin())
+        if len(chain) > 1 and D[a, chain[-2]] <= D[a, b]:
+            b = chain[-2]
+        if D[a, b] >= threshold:
+            gone = chain.pop()
+        elif len(chain) > 1 and b == chain[-2]:
+            del chain[-2:]
+            D[a] = D[:, a] = (size[a] * D[a] + size[b] * D[b]) / (size[a] + size[b])
+            D[a, a] = np.inf
+            size[a] += size[b]
+            labels[labels == b] = a
+            gone = b
+        else:
+            chain.append(b)
+            continue
+        open_clusters.remove(gone)
+        D[gone] = D[:, gone] = np.inf
+    return labels
+
+
+def repetition_penalty(questions, penalty_distance=0.5):
+    """|C_k| / B for each of B questions, C_k being its cluster: the share of the batch that says much the same -> [B].
+
+    Clusters are those of `average_linkage` under `bleu_distances` at penalty_distance (tau).
+    """
+    if not questions:
+        return np.zeros(0)
+    labels = average_linkage(bleu_distances(questions), penalty_distance)
+    return np.bincount(labels)[labels] / len(questions)
 
 
 def challenger_rewards(questions, shares, penalty_weight=1.0, penalty_distance=0.5):

@@ -179,7 +179,7 @@ def test_bad_steps():
 
 
 def test_learns_to_say_seven():
-    """Half a reward for a 7, half for a stop after it: from 5 seeds, 9 of 10 samples are right within 60 steps.
+    """Reward 1 for a 7: from 5 seeds, 9 of 10 samples are one within 60 steps.
 
     The embedding is small, so that the untrained model says every token at times."""
     for seed in range(5):
@@ -188,9 +188,9 @@ def test_learns_to_say_seven():
         trainer = Trainer(model, lr=1e-2, kl_coef=0.0)
         for step in range(60):
             trainer.copy_weights(sampler.model)
-            completions = sampler.generate([[1, 2]], n=64, max_tokens=3, seed=step)[0]
-            rewards = torch.tensor([[(c.tokens[0] == 7) + (c.tokens == [7, 0]) for c in completions]]) / 2
-            if (rewards == 1).float().mean() > 0.9:
+            completions = sampler.generate([[1, 2]], n=64, max_tokens=1, seed=step)[0]
+            rewards = torch.tensor([[float(c.tokens == [7]) for c in completions]])
+            if rewards.mean() > 0.9:
                 break
             advantages = group_advantages(rewards)[0].tolist()
             trainer.step([Rollout([1, 2], c.tokens, a) for c, a in zip(completions, advantages)])

@@ -18,11 +18,6 @@ def solve(question):
     return str(int(first) + sum(int(sign + number) for sign, number in zip(rest[::2], rest[1::2])))
 
 
-def operations(question):
-    """Number of operations of a well-posed question."""
-    return question.count(" + ") + question.count(" - ")
-
-
 def draw_question(rng, operation_weights, digit_weights):
     """A random question. rng: numpy Generator; operation_weights[i]: share of questions with i + 1 operations;
     digit_weights[i]: share of numbers with i + 1 digits."""

@@ -1,0 +1,220 @@
+"""The algorithm's own pieces by hand, the command line's refusals, and a whole small run, resumed and on two processes."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from processes import run_processes
+from safetensors.torch import load_file
+
+import rzero
+from rzero import Config, Run, challenger_rewards, draw_seed, parse_config, parse_question, solver_rewards, why_dropped
+from tiny.task import solve
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_question_format():
+    good = "I think.\n<question>\nWhat is 1 + 1?\n</question>\n\n\\boxed{2}"
+    assert parse_question(good) == "What is 1 + 1?"
+    for bad in ("", "What is 1 + 1? \\boxed{2}", good.replace("\\boxed{2}", "2"), good.replace("</question>", ""),
+                "\\boxed{2}<question>q</question>", "<question> \n</question>\\boxed{2}", "</question><question>q\\boxed{2}"):
+        assert parse_question(bad) is None
+
+
+def test_challenger_rewards_by_hand():
+    """p = 0.5 gives 1, 0.9 gives 0.2, 0 and 1 give 0, less each one's share of the four well-formed, all different; the
+    malformed gets 0 and is in no cluster; nothing is below 0."""
+    questions = ["alpha beta gamma", "delta epsilon zeta", None, "eta theta iota", "kappa lambda mu"]
+    rewards = challenger_rewards(questions, [0.5, 0.9, 0.0, 1.0, 0.4])
+    np.testing.assert_allclose(rewards, [0.75, 0.0, 0.0, 0.0, 0.55])
+    twice = challenger_rewards(["alpha beta gamma delta"] * 2 + ["eta theta iota kappa"] * 2, [0.5] * 4, penalty_weight=0.5)
+    np.testing.assert_allclose(twice, [0.75] * 4)
+    assert challenger_rewards([None, None], [0, 0]).tolist() == [0, 0]
+
+
+def test_solver_rewards_and_the_filter():
+    assert solver_rewards(["1/2", "0.5", None, "3"], ["0.5", "0.5", "1", "4"]).tolist() == [1, 1, 0, 0]
+    kept = [m for m in range(11) if why_dropped("x", m / 10, 0.25) is None]
+    assert kept == [3, 4, 5, 6, 7]
+    assert [why_dropped("x", p, 0.25) for p in (0.2, 0.8)] == ["too hard", "too easy"]
+    assert why_dropped(None, 0.0, 0.25) == "no answer"
+    assert why_dropped("x", 0.75, 0.25) is None and why_dropped("x", 0.25, 0.25) is None
+
+
+def test_truth_of_the_tiny_task():
+    assert solve("What is 17 + 25 - 8?") == "34"
+    assert solve(" What is 3 - 8?\n") == "-5"
+    for bad in ("What is 17?", "What is 1 + ?", "What is 1 +  2?", "What is 12345 + 1?", "What is 1 * 2?", ""):
+        assert solve(bad) is None
+
+
+def test_seeds_differ_by_place():
+    seeds = {draw_seed(s, i, p, t) for s in (0, 1) for i in (1, 2) for p in ("challenger", "solver") for t in range(50)}
+    assert len(seeds) == 400 and all(0 <= s < 2**63 for s in seeds)
+
+
+def test_every_setting_is_documented_and_the_presets_are_valid():
+    assert set(rzero.documentation()) == {f.name for f in fields(Config)}
+    for preset in rzero.PRESETS.values():
+        preset.check()
+    paper = rzero.PRESETS["paper"]
+    assert (paper.challenger_steps, paper.solver_steps, paper.challenger_prompts, paper.challenger_rollouts) == (5, 15, 128, 4)
+    assert (paper.solver_prompts, paper.solver_rollouts, paper.pool, paper.answers, paper.solver_lr) == (128, 5, 8000, 10, 1e-6)
+
+
+@pytest.mark.parametrize("argv, says", [
+    (["--solver_stepz", "3"], "unknown setting --solver_stepz; did you mean --solver_steps?"),
+    (["--solver_stepz=3"], "did you mean --solver_steps?"),
+    (["--iterations", "many"], "argument --iterations: invalid int value: 'many'"),
+    (["--truth", "perhaps"], "argument --truth: 'perhaps' is neither true nor false"),
+    (["--solver_lr"], "argument --solver_lr: expected one argument"),
+    (["--preset", "huge"], "argument --preset: invalid choice: 'huge'"),
+    (["stray"], "unknown setting stray"),
+])
+def test_bad_settings_are_one_line(argv, says, capsys):
+    with pytest.raises(SystemExit):
+        parse_config(argv)
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1
+
+
+def test_settings_override_the_preset():
+    cfg = parse_config(["--preset", "paper", "--pool", "10", "--truth", "true", "--solver_lr=3e-6"])
+    assert cfg == Config(**{**asdict(rzero.PRESETS["paper"]), "pool": 10, "truth": True, "solver_lr": 3e-6})
+
+
+def small(out, **changes):
+    return Config(**{**dict(
+        model=str(ROOT / "tiny"), out=str(out), iterations=1, challenger_steps=1, challenger_prompts=4, solver_steps=2,
+        solver_prompts=8, answers=4, pool=24, heldout=str(out) + ".jsonl", heldout_samples=2), **changes})
+
+
+def write_heldout(out):
+    rows = (ROOT / "tiny" / "heldout.jsonl").read_text().splitlines()[::60]
+    Path(str(out) + ".jsonl").write_text("\n".join(rows))
+
+
+@pytest.mark.parametrize("changes, says", [
+    ({"model": "nowhere"}, "no model folder 'nowhere'"),
+    ({"heldout": "nowhere.jsonl"}, "no question file 'nowhere.jsonl'"),
+    ({"iterations": 0}, "--iterations is 0, but must be at least 1"),
+    ({"solver_lr": float("nan")}, "--solver_lr is nan"),
+    ({"top_p": 1.5}, "--top_p is 1.5, but must be at most 1"),
+    ({"labels": "guess"}, "--labels is 'guess'"),
+    ({"labels": "truth", "truth": False}, "needs --truth true"),
+    ({"out": "/proc/nowhere"}, "cannot write the run folder '/proc/nowhere'"),
+    ({"out": __file__}, "cannot write the run folder"),
+])
+def test_bad_input_is_refused_before_any_work(tmp_path, changes, says):
+    write_heldout(tmp_path / "run")
+    with pytest.raises((OSError, ValueError)) as error:
+        Run(small(tmp_path / "run", **changes))
+    assert says in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_folder_holds_one_run(tmp_path):
+    write_heldout(tmp_path / "run")
+    Run(small(tmp_path / "run"))
+    Run(small(tmp_path / "run", iterations=2, max_rows=7))  # more of it, or the same at another speed
+    with pytest.raises(ValueError, match=r"other settings \(seed: 0 there, 1 here\)"):
+        Run(small(tmp_path / "run", seed=1))
+
+
+def test_bad_input_is_one_line_on_the_terminal(tmp_path):
+    got = subprocess.run([sys.executable, ROOT / "rzero.py", "--model", "nowhere", "--out", tmp_path / "x"], cwd=ROOT,
+                         capture_output=True, text=True)
+    assert got.returncode == 1
+    assert got.stderr == "rzero.py: no model folder 'nowhere'; give a Hugging Face folder or a Hub id (Qwen/Qwen3-4B-Base)\n"
+    assert not (tmp_path / "x").exists()
+
+
+def weights(folder):
+    return load_file(Path(folder) / "model.safetensors")
+
+
+def lines(file):
+    return [json.loads(line) for line in Path(file).read_text().splitlines()]
+
+
+def without_times(rows):
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "run"
+    write_heldout(out)
+    Run(small(out)).run()
+    return out
+
+
+@pytest.mark.slow
+def test_a_run_leaves_what_is_promised(finished):
+    import transformers
+    rows = lines(finished / "eval.jsonl")
+    assert [r["iteration"] for r in rows] == [0, 1]
+    for key in ("mean", "mean_ci", "greedy", "greedy_ci", "completion_tokens"):
+        assert all(isinstance(r[key], float) for r in rows)
+    assert rows[1]["kept"] == sum(q["dropped"] is None for q in lines(finished / "iter1" / "questions.jsonl")) > 0
+    assert 0 <= rows[1]["label_accuracy"] <= 1
+    for q in lines(finished / "iter1" / "questions.jsonl"):
+        assert len(q["answers"]) == (4 if q["question"] is not None else 0)
+        if q["majority"] is not None:
+            assert q["share"] == sum(rzero.same_answer(a, q["majority"]) for a in q["answers"] if a is not None) / 4
+    steps = [(m["phase"], m["step"]) for m in lines(finished / "metrics.jsonl")]
+    assert steps == [("challenger", 1), ("solver", 1), ("solver", 2)]
+    for role in ("challenger", "solver"):
+        transformers.AutoModelForCausalLM.from_pretrained(finished / "iter1" / role)
+        transformers.AutoTokenizer.from_pretrained(finished / "iter1" / role)
+        moved = weights(finished / "iter1" / role)["model.norm.weight"] - weights(ROOT / "tiny")["model.norm.weight"]
+        assert moved.abs().max() > 0
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_goes_on_to_the_same_weights(finished, tmp_path):
+    """What is finished is not redone, what is not is redone with the same draws."""
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    shutil.copy(str(finished) + ".jsonl", str(out) + ".jsonl")
+    shutil.rmtree(out / "iter1" / "solver")
+    (out / "eval.jsonl").write_text((out / "eval.jsonl").read_text().splitlines()[0] + "\n")
+    config = json.loads((out / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps(config | {"heldout": str(out) + ".jsonl"}))
+    before = (out / "iter1" / "challenger" / "model.safetensors").stat().st_mtime_ns
+    Run(small(out)).run()
+    assert (out / "iter1" / "challenger" / "model.safetensors").stat().st_mtime_ns == before
+    for name, tensor in weights(out / "iter1" / "solver").items():
+        assert tensor.equal(weights(finished / "iter1" / "solver")[name])
+    assert without_times(lines(out / "metrics.jsonl")) == without_times(lines(finished / "metrics.jsonl"))
+    assert lines(out / "eval.jsonl") == lines(finished / "eval.jsonl")
+
+
+def _run(rank, world, out):
+    Run(small(out, challenger_steps=1, solver_steps=1)).run()
+
+
+@pytest.mark.slow
+def test_two_processes_run_as_one(tmp_path):
+    """The same questions, votes and, within 1e-5, weights."""
+    for world in (1, 2):
+        write_heldout(tmp_path / str(world))
+        run_processes(world, _run, tmp_path / str(world))
+    one, two = tmp_path / "1" / "iter1", tmp_path / "2" / "iter1"
+    assert lines(one / "questions.jsonl") == lines(two / "questions.jsonl")
+    for name, tensor in weights(one / "solver").items():
+        assert torch.allclose(tensor, weights(two / "solver")[name], atol=1e-5)
+
+
+@pytest.mark.slow
+def test_nothing_to_learn_from_stops_with_a_reason(tmp_path):
+    write_heldout(tmp_path / "run")
+    run = Run(small(tmp_path / "run", keep_distance=0.0, answers=3, pool=4, pool_draws=1, challenger_steps=0))
+    with pytest.raises(rzero.NoQuestions, match="no question of 1 x 4"):
+        run.run()
