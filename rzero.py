@@ -41,7 +41,7 @@ from tqdm import tqdm
 from answers import extract_boxed, majority, same_answer
 from evaluate import SOLVER_SYSTEM, evaluate, mean_and_ci, read_questions
 from grpo import Rollout, Trainer, group_advantages
-from model import Tokenizer, load, read_config, resolve, save, weight_files
+from model import Tokenizer, load, resolve, save
 from sample import Sampler
 from tiny.task import solve
 
@@ -320,15 +320,14 @@ class Run:
         self.device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
         self.heldout = read_questions(cfg.heldout) if cfg.heldout else []
         self.base = resolve(cfg.model)
-        weight_files(self.base), read_config(self.base)
         self.tokenizer = Tokenizer(self.base)
-        if self.rank == 0:
-            self._claim_folder()
         self.sampler = Sampler(load(self.base, self.device, torch.bfloat16 if self.device.type == "cuda" else torch.float32),
                                self.tokenizer, cfg.max_rows)
         if self.tokenizer.vocab_size > self.sampler.model.config.vocab_size:
             raise ValueError(f"{self.base}: tokenizer.json has {self.tokenizer.vocab_size} tokens, the model only "
                              f"{self.sampler.model.config.vocab_size}")
+        if self.rank == 0:
+            self._claim_folder()
         self.challenger_prompt = self.tokenizer.chat(CHALLENGER_SYSTEM, CHALLENGER_USER)
 
     def _claim_folder(self):
@@ -541,7 +540,7 @@ class Run:
             self.train_solver(iteration)
             self.measure(iteration)
         if self.rank == 0:
-            print(self.table())
+            print(f"{self.table()}\n\nin percent, +- 95 % intervals; all of it is in {self.folder}/")
 
 
 def barrier():

@@ -90,10 +90,10 @@ def test_settings_override_the_preset():
     assert cfg == Config(**{**asdict(rzero.PRESETS["paper"]), "pool": 10, "truth": True, "solver_lr": 3e-6})
 
 
-def small(out, **changes):
+def small(folder, **changes):
     return Config(**{**dict(
-        model=str(ROOT / "tiny"), out=str(out), iterations=1, challenger_steps=1, challenger_prompts=4, solver_steps=2,
-        solver_prompts=8, answers=4, pool=24, heldout=str(out) + ".jsonl", heldout_samples=2), **changes})
+        model=str(ROOT / "tiny"), out=str(folder), iterations=1, challenger_steps=1, challenger_prompts=4, solver_steps=2,
+        solver_prompts=8, answers=4, pool=24, heldout=str(folder) + ".jsonl", heldout_samples=2), **changes})
 
 
 def write_heldout(out):
