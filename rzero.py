@@ -189,7 +189,7 @@ def ngram_overlap(words, n):
             columns.append(features.setdefault((gram, seen[gram]), len(features)))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse")  # torch calls its sparse matrices a beta feature
-        x_BF = torch.sparse_coo_tensor([rows, columns], torch.ones(len(rows)), (len(words), max(1, len(features))))
+        x_BF = torch.sparse_coo_tensor([rows, columns], torch.ones(len(rows), dtype=torch.float64), (len(words), max(1, len(features))))
         return torch.sparse.mm(x_BF, x_BF.T).to_dense().numpy()
 
 
