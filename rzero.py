@@ -189,7 +189,8 @@ def ngram_overlap(words, n):
             columns.append(features.setdefault((gram, seen[gram]), len(features)))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse")  # torch calls its sparse matrices a beta feature
-        x_BF = torch.sparse_coo_tensor([rows, columns], torch.ones(len(rows), dtype=torch.float64), (len(words), max(1, len(features))))
+        ones = torch.ones(len(rows), dtype=torch.float64)
+        x_BF = torch.sparse_coo_tensor([rows, columns], ones, (len(words), max(1, len(features))))
         return torch.sparse.mm(x_BF, x_BF.T).to_dense().numpy()
 
 
@@ -212,34 +213,31 @@ def bleu_distances(questions):
 
 
 def average_linkage(distances, threshold):
-    """Agglomerative clustering: the two clusters of least mean distance merge while that is below threshold -> labels [B].
+    """Agglomerative clustering, average linkage: clusters merge while their mean distance is < threshold -> labels [B].
 
-    By nearest-neighbour chains (Benzecri, 1982): each next is the nearest to the last, so the two at the end merge when they
-    are each other's nearest. Averages never fall below their parts, so what is nearest to nothing is done.
+    By nearest-neighbour chains (Benzecri, 1982): step from a cluster to its nearest until two are each other's nearest, and
+    merge these. All B - 1 merges are made, and the labels follow those below the threshold. Where distances tie the choice
+    can change the clusters; it is SciPy's: a chain starts at the first cluster, goes back if it can, else to the first of the
+    nearest, and a merged cluster keeps the later of the two places.
     """
-    D, labels, size = distances.copy(), np.arange(len(distances)), np.ones(len(distances))
-    np.fill_diagonal(D, np.inf)
-    open_clusters, chain = set(labels.tolist()), []
-    while open_clusters:
-        chain = chain or [min(open_clusters)]
-        a = chain[-1]
-        b = int(D[a].argmin())
-        if len(chain) > 1 and D[a, chain[-2]] <= D[a, b]:
-            b = chain[-2]
-        if D[a, b] >= threshold:
-            gone = chain.pop()
-        elif len(chain) > 1 and b == chain[-2]:
-            del chain[-2:]
-            D[a] = D[:, a] = (size[a] * D[a] + size[b] * D[b]) / (size[a] + size[b])
-            D[a, a] = np.inf
-            size[a] += size[b]
-            labels[labels == b] = a
-            gone = b
-        else:
-            chain.append(b)
-            continue
-        open_clusters.remove(gone)
-        D[gone] = D[:, gone] = np.inf
+    D, size, labels = distances.copy(), np.ones(len(distances)), np.arange(len(distances))
+    np.fill_diagonal(D, np.inf)  # so is the row and column of a place given up
+    chain = []
+    for _ in range(len(D) - 1):
+        chain = chain or [int(np.flatnonzero(size)[0])]
+        while True:
+            to_last = D[chain[-1]]
+            nearest = int(to_last.argmin())
+            if len(chain) > 1 and to_last[chain[-2]] == to_last[nearest]:
+                break
+            chain.append(nearest)
+        a, b = sorted(chain[-2:])
+        del chain[-2:]
+        if D[a, b] < threshold:
+            labels[labels == labels[a]] = labels[b]
+        D[b] = D[:, b] = (size[a] * D[a] + size[b] * D[b]) / (size[a] + size[b])
+        D[a] = D[:, a] = np.inf
+        size[a], size[b] = 0, size[a] + size[b]
     return labels
 
 
