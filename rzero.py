@@ -42,7 +42,7 @@ from answers import extract_boxed, majority, same_answer
 from evaluate import SOLVER_SYSTEM, evaluate, mean_and_ci, read_questions
 from grpo import Rollout, Trainer, group_advantages
 from model import Tokenizer, load, resolve, save
-from sample import Sampler
+from sample import Sampler, bar_interval
 from tiny.task import solve
 
 CHALLENGER_SYSTEM = """\
@@ -71,13 +71,13 @@ class Config:
     iterations: int = 3
     """rounds of Challenger and Solver"""
 
-    challenger_steps: int = 6
+    challenger_steps: int = 10
     """GRPO steps of the Challenger in an iteration; 0 leaves it untrained"""
-    challenger_prompts: int = 16
+    challenger_prompts: int = 32
     """groups a Challenger step; all have the same prompt"""
     challenger_rollouts: int = 4
     """questions a group"""
-    challenger_lr: float = 2e-4
+    challenger_lr: float = 3e-4
     """learning rate of the Challenger"""
     answers: int = 10
     """answers that the Solver votes with on a question (m)"""
@@ -116,7 +116,7 @@ class Config:
     """optimizer updates a step"""
     max_grad_norm: float = 1.0
     """gradients are scaled down to this norm"""
-    token_budget: int = 16384
+    token_budget: int = 2048
     """tokens of a micro-batch, padding included; changes speed and memory only"""
 
     temperature: float = 1.0
@@ -158,7 +158,8 @@ PRESETS = {
     "tiny": Config(),
     "paper": Config(
         model="Qwen/Qwen3-4B-Base", out="runs/paper", challenger_steps=5, challenger_prompts=128, challenger_lr=1e-6,
-        pool=8000, solver_prompts=128, solver_lr=1e-6, max_question_tokens=4096, max_answer_tokens=4096, max_rows=48,
+        pool=8000, solver_prompts=128, solver_lr=1e-6, max_question_tokens=4096, max_answer_tokens=4096,
+        max_rows=48, token_budget=16384,
         heldout="", truth=False),
 }
 
@@ -389,7 +390,8 @@ class Run:
         trainer = Trainer(load(self.weights_of(role, iteration - 1), self.device), lr=lr, weight_decay=cfg.weight_decay,
                           kl_coef=cfg.kl_coef, clip_low=cfg.clip_low, clip_high=cfg.clip_high, mini_batches=cfg.mini_batches,
                           token_budget=cfg.token_budget, max_grad_norm=cfg.max_grad_norm, temperature=cfg.temperature)
-        bar = tqdm(range(steps), desc=f"iteration {iteration}, {role}", unit=" steps", disable=self.rank > 0)
+        bar = tqdm(range(steps), desc=f"iteration {iteration}, {role}", unit=" steps", mininterval=bar_interval(),
+                   disable=self.rank > 0)
         for step in bar:
             start = time.time()
             rollouts, metrics = rollouts_of(step, trainer)
@@ -511,6 +513,9 @@ class Run:
                         "well_posed": float(np.mean([q["truth"] is not None for q in asked]))}
         if self.rank == 0:
             write_lines(file, [*read_lines(file), row])
+            if self.heldout:
+                print(f"{f'iteration {iteration}' if iteration else 'base model'}: held-out mean {100 * row['mean']:.1f} %, "
+                      f"greedy {100 * row['greedy']:.1f} %", flush=True)
         barrier()
 
     def table(self):
@@ -600,6 +605,8 @@ def main():
         run.run()
     except (NoQuestions, FloatingPointError) as error:
         sys.exit(f"rzero.py: {error}")
+    except KeyboardInterrupt:
+        sys.exit("rzero.py: interrupted; the same command goes on after the last finished part")
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()

@@ -35,6 +35,11 @@ class Completion:
     finished: bool
 
 
+def bar_interval():
+    """Seconds between two states of a progress bar: few in a log file, where each is a line's worth."""
+    return 0.1 if sys.stderr.isatty() else 30
+
+
 class PrefillCache:
     """Attention over whole prompts, keeping each layer's keys and values as [P, K, T, C]."""
 
@@ -120,7 +125,7 @@ class Sampler:
         else:
             groups = {prompt: rows[rank::world] for prompt, rows in groups.items()}
         bar = tqdm(total=sum(map(len, groups.values())), desc=progress, unit=" rows", leave=False,
-                   disable=progress is None or rank > 0)
+                   mininterval=bar_interval(), disable=progress is None or rank > 0)
         with bar:
             done = self._run(groups, max_tokens, dict(temperature=temperature, top_p=top_p, top_k=top_k, seed=seed), bar)
         if world > 1:

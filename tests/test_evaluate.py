@@ -38,8 +38,8 @@ def test_interval():
 
 def test_grades_what_is_in_the_box():
     """Of four samples two are right for the first question, one for the second; greedy is right for the second only."""
-    said = {("one", 1): ["\\boxed{1}", "work\n\\boxed{1.0}", "1", "\\boxed{2}"], ("two", 1): ["\\boxed{2}", "2", "x", "\\boxed{3}"],
-            ("one", 0): ["no"], ("two", 0): ["\\boxed{2}"]}
+    said = {("one", 1): ["\\boxed{1}", "work\n\\boxed{1.0}", "1", "\\boxed{2}"],
+            ("two", 1): ["\\boxed{2}", "2", "x", "\\boxed{3}"], ("one", 0): ["no"], ("two", 0): ["\\boxed{2}"]}
 
     class Sampler:
         tokenizer = SimpleNamespace(chat=lambda system, user: user, decode=lambda tokens: tokens)
