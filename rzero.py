@@ -77,7 +77,7 @@ class Config:
     """groups a Challenger step; all have the same prompt"""
     challenger_rollouts: int = 4
     """questions a group"""
-    challenger_lr: float = 3e-4
+    challenger_lr: float = 2e-4
     """learning rate of the Challenger"""
     answers: int = 10
     """answers that the Solver votes with on a question (m)"""
@@ -86,7 +86,7 @@ class Config:
     penalty_distance: float = 0.5
     """questions nearer than this, in 1 - BLEU, are one cluster (tau)"""
 
-    pool: int = 300
+    pool: int = 600
     """questions drawn for the Solver's data (N)"""
     pool_draws: int = 4
     """pools drawn at most until a Solver step's worth of questions is kept"""
