@@ -42,7 +42,7 @@ from answers import extract_boxed, majority, same_answer
 from evaluate import SOLVER_SYSTEM, evaluate, mean_and_ci, read_questions
 from grpo import Rollout, Trainer, group_advantages
 from model import Tokenizer, load, resolve, save
-from sample import Sampler, bar_interval
+from sample import Sampler
 from tiny.task import solve
 
 CHALLENGER_SYSTEM = """\
@@ -384,14 +384,11 @@ class Run:
 
     def train_phase(self, role, iteration, steps, lr, rollouts_of):
         """GRPO of one role from its last weights to iter<i>/<role>. rollouts_of(step, trainer) -> (Rollouts, metrics)."""
-        target, cfg = self.weights_of(role, iteration), self.cfg
-        if target.exists():
-            return
+        cfg = self.cfg
         trainer = Trainer(load(self.weights_of(role, iteration - 1), self.device), lr=lr, weight_decay=cfg.weight_decay,
                           kl_coef=cfg.kl_coef, clip_low=cfg.clip_low, clip_high=cfg.clip_high, mini_batches=cfg.mini_batches,
                           token_budget=cfg.token_budget, max_grad_norm=cfg.max_grad_norm, temperature=cfg.temperature)
-        bar = tqdm(range(steps), desc=f"iteration {iteration}, {role}", unit=" steps", mininterval=bar_interval(),
-                   disable=self.rank > 0)
+        bar = tqdm(range(steps), desc=f"iteration {iteration}, {role}", unit=" steps", disable=self.rank > 0)
         for step in bar:
             start = time.time()
             rollouts, metrics = rollouts_of(step, trainer)
@@ -402,7 +399,7 @@ class Run:
                                 f"tokens each, {tokens / metrics['seconds']:,.0f} tokens/s")
         model = trainer.gather()
         if self.rank == 0:
-            save(model, target, self.tokenizer)
+            save(model, self.weights_of(role, iteration), self.tokenizer)
         barrier()
 
     def log(self, metrics):
@@ -436,9 +433,7 @@ class Run:
 
     def build_questions(self, iteration):
         """Part 2: the pool of questions, each with its votes and why it was dropped, into iter<i>/questions.jsonl."""
-        cfg, file = self.cfg, self.folder / f"iter{iteration}" / "questions.jsonl"
-        if file.exists():
-            return
+        cfg = self.cfg
         challenger, solver = (load(self.weights_of(role, i), dtype=self.sampler.dtype)
                               for role, i in (("challenger", iteration), ("solver", iteration - 1)))
         rows = []
@@ -455,7 +450,7 @@ class Run:
             if sum(row["dropped"] is None for row in rows) >= cfg.solver_prompts:
                 break
         if self.rank == 0:
-            write_lines(file, rows)
+            write_lines(self.folder / f"iter{iteration}" / "questions.jsonl", rows)
         barrier()
 
     def train_solver(self, iteration):
@@ -538,9 +533,10 @@ class Run:
         """All iterations, from wherever the folder stands, and the table of what came of them."""
         self.measure(0)
         for iteration in range(1, self.cfg.iterations + 1):
-            self.train_challenger(iteration)
-            self.build_questions(iteration)
-            self.train_solver(iteration)
+            for part, result in ((self.train_challenger, "challenger"), (self.build_questions, "questions.jsonl"),
+                                 (self.train_solver, "solver")):
+                if not (self.folder / f"iter{iteration}" / result).exists():
+                    part(iteration)
             self.measure(iteration)
         if self.rank == 0:
             print(f"{self.table()}\n\nin percent, +- 95 % intervals; all of it is in {self.folder}/")

@@ -35,11 +35,6 @@ class Completion:
     finished: bool
 
 
-def bar_interval():
-    """Seconds between two states of a progress bar: few in a log file, where each is a line's worth."""
-    return 0.1 if sys.stderr.isatty() else 30
-
-
 class PrefillCache:
     """Attention over whole prompts, keeping each layer's keys and values as [P, K, T, C]."""
 
@@ -124,8 +119,9 @@ class Sampler:
             groups = dict(list(groups.items())[rank::world])
         else:
             groups = {prompt: rows[rank::world] for prompt, rows in groups.items()}
-        bar = tqdm(total=sum(map(len, groups.values())), desc=progress, unit=" rows", leave=False,
-                   mininterval=bar_interval(), disable=progress is None or rank > 0)
+        pause = 0 if sys.stderr.isatty() else 30  # seconds; in a log file each state of the bar is a line
+        bar = tqdm(total=sum(map(len, groups.values())), desc=progress, unit=" rows", leave=False, mininterval=max(0.1, pause),
+                   delay=pause, disable=progress is None or rank > 0)
         with bar:
             done = self._run(groups, max_tokens, dict(temperature=temperature, top_p=top_p, top_k=top_k, seed=seed), bar)
         if world > 1:
