@@ -62,6 +62,9 @@ class ModelConfig:
         kind = rope.get("rope_type", rope.get("type", "default"))
         if kind not in ("default", "llama3"):
             raise ValueError(f"rope_type {kind!r} is not supported; this decoder has 'default' and 'llama3'")
+        for key in ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"):
+            if kind == "llama3" and key not in rope:
+                raise ValueError(f"the rope scaling in config.json has no {key!r}")
         if raw.get("hidden_act", "silu") != "silu":
             raise ValueError(f"hidden_act {raw['hidden_act']!r} is not supported; this decoder has 'silu'")
         for key in ("use_sliding_window", "mlp_bias") + (("attention_bias",) if family != "qwen2" else ()):
@@ -235,10 +238,21 @@ def resolve(path):
     from huggingface_hub import snapshot_download  # the only use of the network, and only for a Hub id
 
     try:
-        return Path(snapshot_download(str(path), allow_patterns=["*.json", "*.safetensors", "*.txt"]))
+        return Path(snapshot_download(str(path), allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"]))
     except Exception as error:  # the Hub's own errors share no base class with those of the connection
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise FileNotFoundError(f"no folder {str(path)!r}, and the Hub did not give it: {reason}") from None
+
+
+def read_json(file):
+    """The JSON object in `file`. Raises ValueError."""
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise ValueError(f"{file} is not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{file} does not hold a JSON object")
+    return value
 
 
 def read_config(path):
@@ -246,18 +260,17 @@ def read_config(path):
     file = Path(path) / "config.json"
     if not file.is_file():
         raise FileNotFoundError(f"{path} has no config.json; is it a Hugging Face model folder?")
-    try:
-        raw = json.loads(file.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file} is not valid JSON: {error}") from None
-    return ModelConfig.from_dict(raw)
+    return ModelConfig.from_dict(read_json(file))
 
 
 def weight_files(folder):
     """The safetensors files of a model folder: those its index names, or the single one."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        files = [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+        weight_map = read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict):
+            raise ValueError(f"{index} has no weight_map")
+        files = [folder / str(name) for name in sorted(set(weight_map.values()), key=str)]
     else:
         files = [folder / "model.safetensors"]
     for file in files:
@@ -291,6 +304,8 @@ def load(path, device="cpu", dtype=torch.float32):
                     tensor = shard.get_tensor(key)
                     if tensor.shape != shape:
                         raise ValueError(f"{file}: {key!r} has shape {list(tensor.shape)}, the config asks for {list(shape)}")
+                    if name in state:
+                        raise ValueError(f"{file} holds the tensor {key!r}, which another file holds too")
                     state[name] = tensor.to(device=device, dtype=dtype)
         except SafetensorError as error:
             raise ValueError(f"{file} is not a whole safetensors file: {error}") from None
@@ -345,6 +360,8 @@ class Tokenizer:
             raise ValueError(f"{file} is not a tokenizer: {error}") from None
         # Text is data: "<|im_end|>" written in a question must not end the turn.
         self.inner.encode_special_tokens = True
+        self.inner.no_truncation()
+        self.inner.no_padding()
         self.stop_ids = {i for i in map(self.inner.token_to_id, self.STOPS) if i is not None}
         self.im_start, self.im_end = map(self.inner.token_to_id, ("<|im_start|>", "<|im_end|>"))
 
@@ -368,10 +385,10 @@ class Tokenizer:
     def chat(self, system, user):
         """Token ids of a conversation up to where the assistant begins to speak.
 
-        ChatML when the vocabulary has <|im_start|>; else `system: ...` newline `user: ...` (paper, appendix), after the
+        ChatML when the vocabulary has its two tokens; else `system: ...` newline `user: ...` (paper, appendix), after the
         beginning-of-text token when the tokenizer puts one.
         """
-        if self.im_start is None:
+        if self.im_start is None or self.im_end is None:
             return self.inner.encode(f"system: {system}\nuser: {user}", add_special_tokens=True).ids
         newline = self.encode("\n")
         turns = [[self.im_start, *self.encode(f"{role}\n{text}"), self.im_end, *newline]
