@@ -95,10 +95,10 @@ def main():
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         pairs, tokenizer = read_questions(args.data), Tokenizer(args.model)
-        model = load(args.model, device, torch.bfloat16 if device == "cuda" else torch.float32)
+        sampler = Sampler(load(args.model, device, torch.bfloat16 if device == "cuda" else torch.float32), tokenizer)
     except (OSError, ValueError) as error:
         sys.exit(f"evaluate.py: {error}")
-    result = evaluate(Sampler(model, tokenizer), pairs, samples=args.samples, max_tokens=args.max_tokens, seed=args.seed,
+    result = evaluate(sampler, pairs, samples=args.samples, max_tokens=args.max_tokens, seed=args.seed,
                       progress=Path(args.data).stem)
     print(f"{len(pairs)} questions of {args.data}, answered by {args.model}")
     for name, values in (("greedy", result.greedy), (f"mean of {args.samples} samples", result.sampled)):

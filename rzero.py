@@ -322,9 +322,6 @@ class Run:
         self.tokenizer = Tokenizer(self.base)
         self.sampler = Sampler(load(self.base, self.device, torch.bfloat16 if self.device.type == "cuda" else torch.float32),
                                self.tokenizer, cfg.max_rows)
-        if self.tokenizer.vocab_size > self.sampler.model.config.vocab_size:
-            raise ValueError(f"{self.base}: tokenizer.json has {self.tokenizer.vocab_size} tokens, the model only "
-                             f"{self.sampler.model.config.vocab_size}")
         if self.rank == 0:
             self._claim_folder()
         self.challenger_prompt = self.tokenizer.chat(CHALLENGER_SYSTEM, CHALLENGER_USER)

@@ -91,7 +91,12 @@ class Sampler:
     """Draws completions from one model. To play another role, copy that role's weights into `model`."""
 
     def __init__(self, model, tokenizer, max_rows=256):
-        """max_rows: the most rows decoded together; the cache holds max_rows x (longest prompt + max_tokens) positions."""
+        """max_rows: the most rows decoded together; the cache holds max_rows x (longest prompt + max_tokens) positions.
+
+        Raises ValueError when the tokenizer has ids that the model does not.
+        """
+        if tokenizer.vocab_size > model.config.vocab_size:
+            raise ValueError(f"the tokenizer has {tokenizer.vocab_size} tokens, the model only {model.config.vocab_size}")
         self.model, self.tokenizer, self.max_rows = model, tokenizer, max_rows
         self.device, self.dtype = model.embed_tokens.weight.device, model.embed_tokens.weight.dtype
         self.is_stop_V = torch.zeros(model.config.vocab_size, dtype=torch.bool, device=self.device)
@@ -227,10 +232,10 @@ def main():
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         tokenizer = Tokenizer(args.model)
-        model = load(args.model, device, torch.bfloat16 if device == "cuda" else torch.float32)
+        sampler = Sampler(load(args.model, device, torch.bfloat16 if device == "cuda" else torch.float32), tokenizer)
     except (OSError, ValueError) as error:
         sys.exit(f"sample.py: {error}")
-    completions = Sampler(model, tokenizer).generate(
+    completions = sampler.generate(
         [tokenizer.chat(args.system, args.prompt)], n=args.n, max_tokens=args.max_tokens, temperature=args.temperature,
         top_p=args.top_p, top_k=args.top_k, seed=args.seed)[0]
     for i, c in enumerate(completions, 1):

@@ -184,7 +184,7 @@ def test_learns_to_say_seven():
     The embedding is small, so that the untrained model says every token at times."""
     for seed in range(5):
         model = small_model(seed, std=0.05)
-        sampler = Sampler(small_model(), SimpleNamespace(stop_ids={0}))
+        sampler = Sampler(small_model(), SimpleNamespace(stop_ids={0}, vocab_size=40))
         trainer = Trainer(model, lr=1e-2, kl_coef=0.0)
         for step in range(60):
             trainer.copy_weights(sampler.model)

@@ -12,7 +12,7 @@ from model import ModelConfig, Transformer, load
 from sample import Sampler
 
 PROMPTS = [[5, 9, 11], [7], [3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13], [5, 9, 11], [20, 21], [1] * 30, [2, 40, 17, 8]]
-STOPS = SimpleNamespace(stop_ids={0, 3})
+STOPS = SimpleNamespace(stop_ids={0, 3}, vocab_size=50)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def test_greedy_equals_transformers(tmp_path, family, max_rows):
     else:
         theirs = transformers.LlamaForCausalLM(transformers.LlamaConfig(**shape))
     theirs.save_pretrained(tmp_path / "m")
-    sampler = Sampler(load(tmp_path / "m"), SimpleNamespace(stop_ids={0}), max_rows)
+    sampler = Sampler(load(tmp_path / "m"), SimpleNamespace(stop_ids={0}, vocab_size=40), max_rows)
     got = flat(sampler.generate(PROMPTS, max_tokens=25, temperature=0))
     for prompt, completion in zip(PROMPTS, got):
         ids = torch.tensor([prompt])
@@ -105,6 +105,8 @@ def test_bad_calls(model):
     with pytest.raises(ValueError, match="max_tokens"):
         Sampler(model, STOPS).generate([[1]], max_tokens=0)
     assert Sampler(model, STOPS).generate([]) == []
+    with pytest.raises(ValueError, match="tokenizer has 51 tokens, the model only 50"):
+        Sampler(model, SimpleNamespace(stop_ids={0}, vocab_size=51))
 
 
 def test_nan_names_the_row(model):
