@@ -27,8 +27,12 @@ def read_questions(path):
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no question file {str(path)!r}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8: {error}") from None
     pairs = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -96,10 +100,10 @@ def main():
     try:
         pairs, tokenizer = read_questions(args.data), Tokenizer(args.model)
         sampler = Sampler(load(args.model, device, torch.bfloat16 if device == "cuda" else torch.float32), tokenizer)
-    except (OSError, ValueError) as error:
+        result = evaluate(sampler, pairs, samples=args.samples, max_tokens=args.max_tokens, seed=args.seed,
+                          progress=Path(args.data).stem)
+    except (OSError, ValueError, FloatingPointError) as error:
         sys.exit(f"evaluate.py: {error}")
-    result = evaluate(sampler, pairs, samples=args.samples, max_tokens=args.max_tokens, seed=args.seed,
-                      progress=Path(args.data).stem)
     print(f"{len(pairs)} questions of {args.data}, answered by {args.model}")
     for name, values in (("greedy", result.greedy), (f"mean of {args.samples} samples", result.sampled)):
         mean, ci = mean_and_ci(values)

@@ -363,6 +363,8 @@ class Tokenizer:
         self.inner.no_truncation()
         self.inner.no_padding()
         self.stop_ids = {i for i in map(self.inner.token_to_id, self.STOPS) if i is not None}
+        if not self.stop_ids:
+            raise ValueError(f"{file} has none of the stop tokens {', '.join(self.STOPS)}")
         self.im_start, self.im_end = map(self.inner.token_to_id, ("<|im_start|>", "<|im_end|>"))
 
     @property

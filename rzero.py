@@ -31,6 +31,7 @@ import time
 import warnings
 from collections import Counter
 from dataclasses import asdict, dataclass, fields, replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ from tqdm import tqdm
 from answers import extract_boxed, majority, same_answer
 from evaluate import SOLVER_SYSTEM, evaluate, mean_and_ci, read_questions
 from grpo import Rollout, Trainer, group_advantages
-from model import Tokenizer, load, resolve, save
+from model import Tokenizer, load, read_json, resolve, save
 from sample import Sampler
 from tiny.task import solve
 
@@ -159,7 +160,7 @@ PRESETS = {
     "paper": Config(
         model="Qwen/Qwen3-4B-Base", out="runs/paper", challenger_steps=5, challenger_prompts=128, challenger_lr=1e-6,
         pool=8000, solver_prompts=128, solver_lr=1e-6, max_question_tokens=4096, max_answer_tokens=4096,
-        max_rows=48, token_budget=16384,
+        max_rows=48, token_budget=4096,
         heldout="", truth=False),
 }
 
@@ -301,7 +302,7 @@ def write_lines(path, objects):
 
 
 def read_lines(path):
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line] if path.exists() else []
 
 
 class NoQuestions(RuntimeError):
@@ -332,14 +333,16 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
             mine, file = asdict(self.cfg), self.folder / "config.json"
             if file.exists():
-                theirs = json.loads(file.read_text())
+                theirs = read_json(file)
                 # More iterations continue a run; the others change nothing but speed, or say where the run is.
                 free = {"iterations", "out", "max_rows", "token_budget"}
                 differ = [k for k in mine if k not in free and mine[k] != theirs.get(k)]
                 if differ:
                     raise ValueError(f"{self.folder} holds a run with other settings ({differ[0]}: {theirs.get(differ[0])!r} "
                                      f"there, {mine[differ[0]]!r} here); choose another --out")
-            file.write_text(json.dumps(mine, indent=2) + "\n")
+            partial = file.with_name("config.json.partial")
+            partial.write_text(json.dumps(mine, indent=2) + "\n")
+            os.replace(partial, file)
         except OSError as error:
             raise OSError(f"cannot write the run folder {str(self.folder)!r}: {error.strerror}") from None
 
@@ -458,7 +461,8 @@ class Run:
             kept = [row | {"majority": row["truth"]} for row in kept if row["truth"] is not None]
         if not kept:
             raise NoQuestions(f"iteration {iteration}: no question of {cfg.pool_draws} x {cfg.pool} was fit to learn from; "
-                               f"{self.folder}/iter{iteration}/questions.jsonl says why. Widen --keep_distance or raise --pool")
+                               f"{self.folder}/iter{iteration}/questions.jsonl says why. Begin another --out with a wider "
+                              "--keep_distance or a larger --pool")
         rng = np.random.default_rng(draw_seed(cfg.seed, iteration, "solver order"))
         epochs = -(-cfg.solver_steps * cfg.solver_prompts // len(kept))
         order = np.concatenate([rng.permutation(len(kept)) for _ in range(max(1, epochs))])
@@ -484,7 +488,9 @@ class Run:
     def measure(self, iteration):
         """Adds the Solver's held-out accuracy after an iteration, and how good its questions were, to eval.jsonl."""
         file, cfg = self.folder / "eval.jsonl", self.cfg
-        if any(row["iteration"] == iteration for row in read_lines(file)):
+        known = any(row["iteration"] == iteration for row in read_lines(file))
+        barrier()  # all have looked before rank 0 writes
+        if known:
             return
         row = {"iteration": iteration}
         if self.heldout:
@@ -589,14 +595,15 @@ def main():
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        # processes sample for hours between two meetings; the default limit is ten minutes
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(hours=12))
     try:
         run = Run(cfg)
     except (OSError, ValueError) as error:
         sys.exit(f"rzero.py: {error}")
     try:
         run.run()
-    except (NoQuestions, FloatingPointError) as error:
+    except (NoQuestions, FloatingPointError, OSError, ValueError) as error:
         sys.exit(f"rzero.py: {error}")
     except KeyboardInterrupt:
         sys.exit("rzero.py: interrupted; the same command goes on after the last finished part")

@@ -2,7 +2,7 @@
 
 A prompt asked for n times is computed once; rows that stop make room for rows that wait; the batch is always dense. Each
 draw depends on (seed, row, position) alone, so the same call gives the same tokens whatever the batch size and however
-many processes share the work.
+many processes share the work, up to the rounding of the logits.
 
     python sample.py --model tiny --prompt "What is 17 + 25 - 8?" --n 4
 
@@ -28,7 +28,7 @@ PREFILL_TOKENS = 4096  # the most prompt tokens computed at once, so that decodi
 @dataclass
 class Completion:
     """tokens: the drawn ids, with the stop token if it came. logprobs: one a token, under the distribution it was drawn
-    from. finished: whether a stop token came within max_tokens."""
+    from (greedy: at temperature 1). finished: whether a stop token came within max_tokens."""
 
     tokens: list
     logprobs: list
@@ -74,7 +74,7 @@ class DecodeCache:
         self.span = -(-(int(position_A.max()) + 1) // 16) * 16
         self.span = min(self.span, self.keys.shape[3])
         hidden_AS = torch.arange(self.span, device=position_A.device) > position_A[:, None]
-        self.mask_A11S = torch.zeros_like(hidden_AS, dtype=self.keys.dtype).masked_fill(hidden_AS, -torch.inf)[:, None, None]
+        self.mask_A11S = torch.zeros(hidden_AS.shape, device=hidden_AS.device).masked_fill(hidden_AS, -torch.inf)[:, None, None]
 
     def attend(self, layer, q_A1HC, k_A1KC, v_A1KC):
         keys, values, A = self.keys[layer], self.values[layer], len(self.row_A)
@@ -82,8 +82,8 @@ class DecodeCache:
         values[self.row_A, :, self.position_A] = v_A1KC[:, 0]
         k_AKSC, v_AKSC = keys[:A, :, :self.span], values[:A, :, :self.span]
         q_AKGC = q_A1HC.unflatten(2, (k_AKSC.shape[1], -1))[:, 0]  # the G query heads of one key head are its "rows"
-        score_AKGS = q_AKGC @ k_AKSC.transpose(-1, -2) * self.scale + self.mask_A11S
-        out_AKGC = score_AKGS.float().softmax(-1).to(v_AKSC.dtype) @ v_AKSC
+        score_AKGS = (q_AKGC @ k_AKSC.transpose(-1, -2)).float() * self.scale + self.mask_A11S
+        out_AKGC = score_AKGS.softmax(-1).to(v_AKSC.dtype) @ v_AKSC
         return out_AKGC.flatten(1, 2)[:, None]
 
 
@@ -109,11 +109,15 @@ class Sampler:
         prompts: lists of token ids. max_tokens: the most tokens of a completion, its stop token included. temperature 0
         is greedy. seed: with it, completion j of prompt i draws as row i * n + j. progress: the label of a progress bar,
         counted in rows, with tokens a second; none when not given. Under torch.distributed the prompts are shared out
-        and every process gets all the completions. Raises ValueError for an empty prompt or max_tokens below 1, and
+        and every process gets all the completions. Raises ValueError for an empty prompt or a setting out of range, and
         FloatingPointError, naming the row, when the model gives NaN.
         """
-        if max_tokens < 1:
-            raise ValueError(f"max_tokens is {max_tokens}, but must be at least 1")
+        for name, value, least in (("n", n, 1), ("max_tokens", max_tokens, 1), ("temperature", temperature, 0),
+                                   ("top_k", top_k, 0)):
+            if not value >= least:
+                raise ValueError(f"{name} is {value}, but must be at least {least}")
+        if not 0 < top_p <= 1:
+            raise ValueError(f"top_p is {top_p}, but must be above 0 and at most 1")
         if any(not p for p in prompts):
             raise ValueError(f"prompt {[bool(p) for p in prompts].index(False)} is empty")
         groups = {}  # rows by distinct prompt, so that equal prompts are computed once
@@ -123,7 +127,7 @@ class Sampler:
         if len(groups) >= 2 * world:
             groups = dict(list(groups.items())[rank::world])
         else:
-            groups = {prompt: rows[rank::world] for prompt, rows in groups.items()}
+            groups = {prompt: share for prompt, rows in groups.items() if (share := rows[rank::world])}
         pause = 0 if sys.stderr.isatty() else 30  # seconds; in a log file each state of the bar is a line
         bar = tqdm(total=sum(map(len, groups.values())), desc=progress, unit=" rows", leave=False, mininterval=max(0.1, pause),
                    delay=pause, disable=progress is None or rank > 0)
@@ -137,7 +141,7 @@ class Sampler:
 
     def _run(self, groups, max_tokens, how, bar):
         """Completions by row number of `groups`, a dict of prompt -> row numbers."""
-        if not any(groups.values()):
+        if not groups:
             return {}
         R = min(self.max_rows, sum(map(len, groups.values())))
         positions = max(map(len, groups)) + max_tokens
@@ -233,11 +237,11 @@ def main():
     try:
         tokenizer = Tokenizer(args.model)
         sampler = Sampler(load(args.model, device, torch.bfloat16 if device == "cuda" else torch.float32), tokenizer)
-    except (OSError, ValueError) as error:
+        completions = sampler.generate(
+            [tokenizer.chat(args.system, args.prompt)], n=args.n, max_tokens=args.max_tokens, temperature=args.temperature,
+            top_p=args.top_p, top_k=args.top_k, seed=args.seed)[0]
+    except (OSError, ValueError, FloatingPointError) as error:
         sys.exit(f"sample.py: {error}")
-    completions = sampler.generate(
-        [tokenizer.chat(args.system, args.prompt)], n=args.n, max_tokens=args.max_tokens, temperature=args.temperature,
-        top_p=args.top_p, top_k=args.top_k, seed=args.seed)[0]
     for i, c in enumerate(completions, 1):
         mean = sum(c.logprobs) / len(c.logprobs)
         print(f"--- {i}: {len(c.tokens)} tokens, mean logprob {mean:.3f}{'' if c.finished else ', cut off'}")

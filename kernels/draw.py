@@ -1,6 +1,7 @@
 """Draw of the next token: softmax over the vocabulary, an inverse-CDF draw and the drawn token's logprob.
 
-`draw` picks the Triton kernel on CUDA and the plain PyTorch twin `draw_plain`, which is the specification, elsewhere.
+`draw` picks the Triton kernel on CUDA, for draws without truncation, and else the plain PyTorch twin `draw_plain`, which is
+the specification.
 Every draw is a function of (seed, row, position) by Philox 4x32-10 (Salmon et al., SC 2011), a counter-based generator:
 there is no state, so a row draws the same tokens whatever stands beside it in the batch.
 
@@ -40,11 +41,12 @@ def draw_plain(logits_RV, seed, row_R, position_R, temperature=1.0, top_k=0, top
         return token_R, logprob_RV.gather(-1, token_R[:, None])[:, 0]
     scaled_RV = truncate(logits_RV.float() / temperature, top_k, top_p)
     weight_RV = (scaled_RV - scaled_RV.amax(-1, keepdim=True)).exp()
-    cdf_RV = weight_RV.cumsum(-1)
+    # A parallel scan in fp32 is not monotone, and a step of it at a token of weight 0 could be drawn.
+    cdf_RV = weight_RV.cumsum(-1, dtype=torch.float64 if weight_RV.is_cuda else torch.float32)
     target_R = philox_uniform(seed, row_R, position_R) * cdf_RV[:, -1]
     token_R = torch.searchsorted(cdf_RV, target_R[:, None], right=True)[:, 0]
     token_R = token_R.clamp(max=logits_RV.shape[1] - 1)
-    logprob_R = (weight_RV.gather(-1, token_R[:, None])[:, 0] / cdf_RV[:, -1]).log()
+    logprob_R = (weight_RV.gather(-1, token_R[:, None])[:, 0] / cdf_RV[:, -1]).log().float()
     return token_R, logprob_R
 
 

@@ -11,8 +11,8 @@ from sample import Completion
 
 def test_reads_both_spellings(tmp_path):
     file = tmp_path / "q.jsonl"
-    file.write_text('{"question": "1+1?", "answer": "2"}\n\n{"problem": "2+2?", "answer": 4, "level": 1}\n')
-    assert read_questions(file) == [("1+1?", "2"), ("2+2?", "4")]
+    file.write_text('{"question": "1+\u20281?", "answer": "2"}\n\n{"problem": "2+2?", "answer": 4, "level": 1}\n')
+    assert read_questions(file) == [("1+\u20281?", "2"), ("2+2?", "4")]  # U+2028 is no end of a line in JSONL
 
 
 @pytest.mark.parametrize("text, says", [

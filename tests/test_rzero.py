@@ -198,11 +198,13 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(finished, tmp_path):
 
 def _run(rank, world, out):
     Run(small(out, challenger_steps=1, solver_steps=1)).run()
+    Run(small(str(out) + "-blind", challenger_steps=0, solver_steps=1, heldout="", iterations=2)).run()
 
 
 @pytest.mark.slow
 def test_two_processes_run_as_one(tmp_path):
-    """The same questions, votes and, within 1e-5, weights."""
+    """The same questions, votes and, within 1e-5, weights; also without held-out questions, where little keeps the
+    processes in step, and one of them once saw what the other had just written."""
     for world in (1, 2):
         write_heldout(tmp_path / str(world))
         run_processes(world, _run, tmp_path / str(world))

@@ -102,8 +102,9 @@ def test_first_token_may_be_the_only_one(model):
 def test_bad_calls(model):
     with pytest.raises(ValueError, match="prompt 1 is empty"):
         Sampler(model, STOPS).generate([[1], []])
-    with pytest.raises(ValueError, match="max_tokens"):
-        Sampler(model, STOPS).generate([[1]], max_tokens=0)
+    for name, value in (("max_tokens", 0), ("n", 0), ("temperature", -1.0), ("top_k", -1), ("top_p", 0.0), ("top_p", 1.5)):
+        with pytest.raises(ValueError, match=f"{name} is {value}"):
+            Sampler(model, STOPS).generate([[1]], **{name: value})
     assert Sampler(model, STOPS).generate([]) == []
     with pytest.raises(ValueError, match="tokenizer has 51 tokens, the model only 50"):
         Sampler(model, SimpleNamespace(stop_ids={0}, vocab_size=51))
