@@ -542,7 +542,7 @@ class Run:
                     part(iteration)
             self.measure(iteration)
         if self.rank == 0:
-            print(f"\n{self.table()}\n\nin percent, +- 95 % intervals; all of it is in {self.folder}/")
+            print(f"\n{self.table()}\n\npercent (tokens: a mean count), +- 95 % intervals; all of it is in {self.folder}/")
 
 
 def barrier():
