@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from answers import extract_boxed, same_answer
-from model import Tokenizer, load
+from model import MATH_INSTRUCTION, Tokenizer, load
 from sample import Sampler
 
-SOLVER_SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
+SOLVER_SYSTEM = MATH_INSTRUCTION  # the Solver is evaluated with the prompt it is trained with
 
 
 def read_questions(path):

@@ -22,6 +22,9 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer as HFTokenizer
 from torch import nn
 
+# The usual instruction of Qwen's chat format for mathematics.
+MATH_INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
+
 # What each family switches on when its config.json does not say so itself.
 FAMILIES = {
     "qwen3": {"qk_norm": True, "qkv_bias": False},

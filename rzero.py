@@ -543,6 +543,8 @@ class Run:
             self.measure(iteration)
         if self.rank == 0:
             print(f"\n{self.table()}\n\npercent (tokens: a mean count), +- 95 % intervals; all of it is in {self.folder}/")
+            if self.cfg.truth and self.cfg.labels == "majority":
+                print("label accuracy is known because the tiny task's answers can be computed; no model learns from them")
 
 
 def barrier():

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 from kernels.draw import draw
-from model import Tokenizer, causal_attention, load
+from model import MATH_INSTRUCTION, Tokenizer, causal_attention, load
 
 PREFILL_TOKENS = 4096  # the most prompt tokens computed at once, so that decoding rows never wait long
 
@@ -224,8 +224,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="tiny", help="Hugging Face folder or Hub id (default tiny)")
     parser.add_argument("--prompt", required=True, help="what the user says")
-    parser.add_argument("--system", default="Please reason step by step, and put your final answer within \\boxed{}.",
-                        help="the system message")
+    parser.add_argument("--system", default=MATH_INSTRUCTION, help="the system message")
     parser.add_argument("--n", type=int, default=1, help="completions")
     parser.add_argument("--max_tokens", type=int, default=256, help="most tokens of a completion")
     parser.add_argument("--temperature", type=float, default=1.0, help="0 is greedy")
