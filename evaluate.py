@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from answers import extract_boxed, same_answer
-from model import MATH_INSTRUCTION, Tokenizer, load
+from model import MATH_INSTRUCTION, Tokenizer, compute_dtype, load
 from sample import Sampler
 
 SOLVER_SYSTEM = MATH_INSTRUCTION  # the Solver is evaluated with the prompt it is trained with
@@ -73,17 +73,21 @@ def evaluate(sampler, pairs, *, samples=16, max_tokens=4096, seed=0, progress=No
     drawn = sampler.generate(prompts, n=samples, max_tokens=max_tokens, seed=seed, progress=progress)
     greedy = sampler.generate(prompts, max_tokens=max_tokens, temperature=0, progress=progress and progress + ", greedy")
 
-    def grade(completions, answer):
-        boxes = [extract_boxed(sampler.tokenizer.decode(c.tokens)) for c in completions]
+    def texts_of(groups):
+        return [[sampler.tokenizer.decode(c.tokens) for c in group] for group in groups]
+
+    def grade(texts, answer):
+        boxes = map(extract_boxed, texts)
         return np.mean([box is not None and same_answer(box, answer) for box in boxes])
 
     answers = [answer for _, answer in pairs]
+    texts = texts_of(drawn)
     flat = [c for group in drawn for c in group]
     return Result(
-        sampled=np.array([grade(*row) for row in zip(drawn, answers)]),
-        greedy=np.array([grade(*row) for row in zip(greedy, answers)]),
+        sampled=np.array([grade(*row) for row in zip(texts, answers)]),
+        greedy=np.array([grade(*row) for row in zip(texts_of(greedy), answers)]),
         completion_tokens=float(np.mean([len(c.tokens) for c in flat])),
-        worked=float(np.mean(["\n" in sampler.tokenizer.decode(c.tokens).strip() for c in flat])),
+        worked=float(np.mean(["\n" in text.strip() for group in texts for text in group])),
         truncated=float(np.mean([not c.finished for c in flat])),
     )
 
@@ -99,7 +103,7 @@ def main():
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         pairs, tokenizer = read_questions(args.data), Tokenizer(args.model)
-        sampler = Sampler(load(args.model, device, torch.bfloat16 if device == "cuda" else torch.float32), tokenizer)
+        sampler = Sampler(load(args.model, device, compute_dtype(device)), tokenizer)
         result = evaluate(sampler, pairs, samples=args.samples, max_tokens=args.max_tokens, seed=args.seed,
                           progress=Path(args.data).stem)
     except (OSError, ValueError, FloatingPointError) as error:

@@ -25,7 +25,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
-from model import Transformer
+from model import Transformer, compute_dtype
 
 HEAD_CHUNK = 4096  # tokens whose logits stand in memory at once
 
@@ -135,6 +135,14 @@ def micro_batches(rollouts, token_budget, device):
     return batches
 
 
+@torch.no_grad()
+def copy_weights(source, target):
+    """Copies one `Transformer`'s weights into another, in the target's dtype and device. A source that a `Trainer` has sharded
+    is copied whole; all processes call it then."""
+    for p, q in zip(source.parameters(), target.parameters(), strict=True):
+        q.copy_(p.full_tensor() if isinstance(p, DTensor) else p)
+
+
 class Trainer:
     """Trains one role for one phase: fp32 master weights, AdamW, and a frozen copy of the starting weights as reference.
 
@@ -150,7 +158,7 @@ class Trainer:
         self.mini_batches, self.token_budget = mini_batches, token_budget
         self.max_grad_norm, self.temperature = max_grad_norm, temperature
         self.device = model.embed_tokens.weight.device
-        self.compute_dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
+        self.compute_dtype = compute_dtype(self.device)
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         reference = copy.deepcopy(model).to(self.compute_dtype).requires_grad_(False)
         self.policy, self.reference = Policy(model), Policy(reference)
@@ -218,12 +226,6 @@ class Trainer:
         if self.world > 1:
             dist.all_reduce(values)
         return dict(zip(sums, values.tolist()), grad_norm=grad_norm)
-
-    @torch.no_grad()
-    def copy_weights(self, target):
-        """Copies the trained weights into the `Transformer` target, whole and in its dtype and device. All processes call it."""
-        for p, q in zip(self.policy.model.parameters(), target.parameters(), strict=True):
-            q.copy_(p.full_tensor() if isinstance(p, DTensor) else p)
 
     def gather(self):
         """The trained `Transformer`, whole and fp32, on the CPU when it was sharded. All processes call it."""

@@ -247,6 +247,11 @@ def resolve(path):
         raise FileNotFoundError(f"no folder {str(path)!r}, and the Hub did not give it: {reason}") from None
 
 
+def compute_dtype(device):
+    """The dtype that models are sampled and trained in: bf16 on CUDA, fp32 elsewhere."""
+    return torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
+
+
 def read_json(file):
     """The JSON object in `file`. Raises ValueError."""
     try:

@@ -41,8 +41,8 @@ from tqdm import tqdm
 
 from answers import extract_boxed, majority, same_answer
 from evaluate import SOLVER_SYSTEM, evaluate, mean_and_ci, read_questions
-from grpo import Rollout, Trainer, group_advantages
-from model import Tokenizer, load, read_json, resolve, save
+from grpo import Rollout, Trainer, copy_weights, group_advantages
+from model import Tokenizer, compute_dtype, load, read_json, resolve, save
 from sample import Sampler
 from tiny.task import solve
 
@@ -294,11 +294,16 @@ def draw_seed(*place):
     return int.from_bytes(hashlib.sha256(repr(place).encode()).digest()[:7], "big")
 
 
-def write_lines(path, objects):
-    """Writes JSON objects, one a line; the file appears whole or not at all."""
+def write_whole(path, text):
+    """Writes a text file that appears whole or not at all."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text("".join(json.dumps(x) + "\n" for x in objects), encoding="utf-8")
+    partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
+
+
+def write_lines(path, objects):
+    """Writes JSON objects, one a line, by `write_whole`."""
+    write_whole(path, "".join(json.dumps(x) + "\n" for x in objects))
 
 
 def read_lines(path):
@@ -321,8 +326,7 @@ class Run:
         self.heldout = read_questions(cfg.heldout) if cfg.heldout else []
         self.base = resolve(cfg.model)
         self.tokenizer = Tokenizer(self.base)
-        self.sampler = Sampler(load(self.base, self.device, torch.bfloat16 if self.device.type == "cuda" else torch.float32),
-                               self.tokenizer, cfg.max_rows)
+        self.sampler = Sampler(load(self.base, self.device, compute_dtype(self.device)), self.tokenizer, cfg.max_rows)
         if self.rank == 0:
             self._claim_folder()
         self.challenger_prompt = self.tokenizer.chat(CHALLENGER_SYSTEM, CHALLENGER_USER)
@@ -340,9 +344,7 @@ class Run:
                 if differ:
                     raise ValueError(f"{self.folder} holds a run with other settings ({differ[0]}: {theirs.get(differ[0])!r} "
                                      f"there, {mine[differ[0]]!r} here); choose another --out")
-            partial = file.with_name("config.json.partial")
-            partial.write_text(json.dumps(mine, indent=2) + "\n")
-            os.replace(partial, file)
+            write_whole(file, json.dumps(mine, indent=2) + "\n")
         except OSError as error:
             raise OSError(f"cannot write the run folder {str(self.folder)!r}: {error.strerror}") from None
 
@@ -351,15 +353,6 @@ class Run:
     def weights_of(self, role, iteration):
         """The folder of a role's weights after an iteration; 0 is the base model."""
         return self.folder / f"iter{iteration}" / role if iteration else self.base
-
-    def play(self, weights):
-        """The sampler takes on a role: the weights of a `Transformer`, or of a `Trainer` in the middle of training it."""
-        if isinstance(weights, Trainer):
-            weights.copy_weights(self.sampler.model)
-            return
-        with torch.no_grad():
-            for mine, theirs in zip(self.sampler.model.parameters(), weights.parameters(), strict=True):
-                mine.copy_(theirs)
 
     def sample(self, prompts, n, max_tokens, place, progress):
         return self.sampler.generate(prompts, n=n, max_tokens=max_tokens, temperature=self.cfg.temperature,
@@ -419,9 +412,9 @@ class Run:
 
         def rollouts_of(step, trainer):
             G, N, place = cfg.challenger_prompts, cfg.challenger_rollouts, (iteration, "challenger", step)
-            self.play(trainer)
+            copy_weights(trainer.policy.model, self.sampler.model)
             completions, questions = self.propose(G * N, place)
-            self.play(solver)
+            copy_weights(solver, self.sampler.model)
             shares = np.array([share for _, _, share in self.vote(questions, (*place, "vote"))])
             rewards = challenger_rewards(questions, shares, cfg.penalty_weight, cfg.penalty_distance)
             advantages = group_advantages(rewards.reshape(G, N)).flatten().tolist()
@@ -439,9 +432,9 @@ class Run:
         rows = []
         for draw in range(cfg.pool_draws):
             place = (iteration, "questions", draw)
-            self.play(challenger)
+            copy_weights(challenger, self.sampler.model)
             _, questions = self.propose(cfg.pool, place)
-            self.play(solver)
+            copy_weights(solver, self.sampler.model)
             for question, (answers, label, share) in zip(questions, self.vote(questions, (*place, "vote"))):
                 dropped = "wrong format" if question is None else why_dropped(label, share, cfg.keep_distance)
                 rows.append({"question": question, "answers": answers, "majority": label, "share": share, "dropped": dropped})
@@ -471,7 +464,7 @@ class Run:
             N, place = cfg.solver_rollouts, (iteration, "solver", step)
             batch = [kept[i] for i in order[step * cfg.solver_prompts:(step + 1) * cfg.solver_prompts]]
             prompts = [self.tokenizer.chat(SOLVER_SYSTEM, row["question"]) for row in batch]
-            self.play(trainer)
+            copy_weights(trainer.policy.model, self.sampler.model)
             groups = self.sample(prompts, N, cfg.max_answer_tokens, place, "answering")
             completions = [c for group in groups for c in group]
             answers = [extract_boxed(self.tokenizer.decode(c.tokens)) for c in completions]
@@ -494,7 +487,7 @@ class Run:
             return
         row = {"iteration": iteration}
         if self.heldout:
-            self.play(load(self.weights_of("solver", iteration), dtype=self.sampler.dtype))
+            copy_weights(load(self.weights_of("solver", iteration), dtype=self.sampler.dtype), self.sampler.model)
             result = evaluate(self.sampler, self.heldout, samples=cfg.heldout_samples, max_tokens=cfg.max_answer_tokens,
                               seed=draw_seed(cfg.seed, "held-out"), progress="held-out")
             row["mean"], row["mean_ci"] = mean_and_ci(result.sampled)
@@ -600,11 +593,7 @@ def main():
         # processes sample for hours between two meetings; the default limit is ten minutes
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(hours=12))
     try:
-        run = Run(cfg)
-    except (OSError, ValueError) as error:
-        sys.exit(f"rzero.py: {error}")
-    try:
-        run.run()
+        Run(cfg).run()
     except (NoQuestions, FloatingPointError, OSError, ValueError) as error:
         sys.exit(f"rzero.py: {error}")
     except KeyboardInterrupt:

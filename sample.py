@@ -20,7 +20,7 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 from kernels.draw import draw
-from model import MATH_INSTRUCTION, Tokenizer, causal_attention, load
+from model import MATH_INSTRUCTION, Tokenizer, causal_attention, compute_dtype, load
 
 PREFILL_TOKENS = 4096  # the most prompt tokens computed at once, so that decoding rows never wait long
 
@@ -235,7 +235,7 @@ def main():
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         tokenizer = Tokenizer(args.model)
-        sampler = Sampler(load(args.model, device, torch.bfloat16 if device == "cuda" else torch.float32), tokenizer)
+        sampler = Sampler(load(args.model, device, compute_dtype(device)), tokenizer)
         completions = sampler.generate(
             [tokenizer.chat(args.system, args.prompt)], n=args.n, max_tokens=args.max_tokens, temperature=args.temperature,
             top_p=args.top_p, top_k=args.top_k, seed=args.seed)[0]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from processes import run_processes
 
-from grpo import Rollout, Trainer, group_advantages, grpo_loss, micro_batches
+from grpo import Rollout, Trainer, copy_weights, group_advantages, grpo_loss, micro_batches
 from model import ModelConfig, Transformer
 from sample import Sampler
 
@@ -187,7 +187,7 @@ def test_learns_to_say_seven():
         sampler = Sampler(small_model(), SimpleNamespace(stop_ids={0}, vocab_size=40))
         trainer = Trainer(model, lr=1e-2, kl_coef=0.0)
         for step in range(60):
-            trainer.copy_weights(sampler.model)
+            copy_weights(trainer.policy.model, sampler.model)
             completions = sampler.generate([[1, 2]], n=64, max_tokens=1, seed=step)[0]
             rewards = torch.tensor([[float(c.tokens == [7]) for c in completions]])
             if rewards.mean() > 0.9:
@@ -203,7 +203,7 @@ def _train(rank, world, average, mini_batches):
                       mini_batches=mini_batches, max_grad_norm=0.05)
     metrics = [trainer.step(some_rollouts(13, seed=s)) for s in (0, 1)]
     copy = small_model(seed=5, tie_word_embeddings=mini_batches > 1)
-    trainer.copy_weights(copy)
+    copy_weights(trainer.policy.model, copy)
     assert weights(trainer.gather()).equal(weights(copy))
     return weights(copy), metrics
 
