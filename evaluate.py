@@ -99,11 +99,13 @@ def main():
     parser.add_argument("--samples", type=int, default=16, help="samples a question (default 16)")
     parser.add_argument("--max_tokens", type=int, default=4096, help="most tokens of an answer (default 4096)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--max_rows", type=int, default=256, help="answers decoded together (default 256)")
+    parser.add_argument("--kv_gb", "--kv-gb", type=float, help="most that the key/value cache takes, in 10^9 bytes")
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         pairs, tokenizer = read_questions(args.data), Tokenizer(args.model)
-        sampler = Sampler(load(args.model, device, compute_dtype(device)), tokenizer)
+        sampler = Sampler(load(args.model, device, compute_dtype(device)), tokenizer, args.max_rows, args.kv_gb)
         result = evaluate(sampler, pairs, samples=args.samples, max_tokens=args.max_tokens, seed=args.seed,
                           progress=Path(args.data).stem)
     except (OSError, ValueError, FloatingPointError) as error:

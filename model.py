@@ -22,6 +22,8 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer as HFTokenizer
 from torch import nn
 
+from kernels.write import norm_rotate
+
 # The usual instruction of Qwen's chat format for mathematics.
 MATH_INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 
@@ -110,12 +112,6 @@ def rope_frequencies(config, device):
     return frequency * (keep + (1 - keep) / s["factor"])
 
 
-def rotate(x_BTHC, cos, sin):
-    """Applies the rotary embedding: channel c is paired with channel c + C/2. cos, sin: [B, T, 1, C/2]."""
-    a, b = x_BTHC.chunk(2, dim=-1)
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
-
-
 def causal_attention(q_BTHC, k_BTKC, v_BTKC):
     """Attention of each token to itself and to those before it -> [B, T, H, C].
 
@@ -147,19 +143,20 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(config.width, kv_width, bias=config.qkv_bias)
         self.v_proj = nn.Linear(config.width, kv_width, bias=config.qkv_bias)
         self.o_proj = nn.Linear(query_width, config.width, bias=False)
-        self.q_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
-        self.k_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
+        self.q_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else None
+        self.k_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else None
 
     def forward(self, x_BTD, cos, sin, cache):
         q_BTHC, k_BTKC, v_BTKC = (
             proj(x_BTD).unflatten(-1, (-1, self.head_dim)) for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
-        q_BTHC = rotate(self.q_norm(q_BTHC), cos, sin)
-        k_BTKC = rotate(self.k_norm(k_BTKC), cos, sin)
+        norms = (self.q_norm.weight, self.k_norm.weight, self.q_norm.eps) if self.q_norm else (None, None, 0.0)
         if cache is None:
+            q_BTHC = norm_rotate(q_BTHC, norms[0], norms[2], cos, sin)
+            k_BTKC = norm_rotate(k_BTKC, norms[1], norms[2], cos, sin)
             out_BTHC = causal_attention(q_BTHC, k_BTKC, v_BTKC)
         else:
-            out_BTHC = cache.attend(self.layer, q_BTHC, k_BTKC, v_BTKC)
+            out_BTHC = cache.attend(self.layer, q_BTHC, k_BTKC, v_BTKC, norms, cos, sin)
         return self.o_proj(out_BTHC.flatten(-2))
 
 
@@ -183,7 +180,9 @@ class Block(nn.Module):
         self.mlp = SwiGLU(config)
 
     def forward(self, x_BTD, cos, sin, cache):
-        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), cos, sin, cache)
+        return self.feed_forward(x_BTD + self.self_attn(self.input_layernorm(x_BTD), cos, sin, cache))
+
+    def feed_forward(self, x_BTD):
         return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
 
 
@@ -206,8 +205,9 @@ class Transformer(nn.Module):
     def forward(self, tokens_BT, positions_BT=None, cache=None):
         """Final hidden states [B, T, D] of token ids [B, T].
 
-        positions_BT: each token's place in its own row, 0 on when not given. cache: an object whose
-        `attend(layer, q_BTHC, k_BTKC, v_BTKC) -> [B, T, H, C]` does the attention in place of `causal_attention`.
+        positions_BT: each token's place in its own row, 0 on when not given. cache: an object whose `attend(layer, q_BTHC,
+        k_BTKC, v_BTKC, norms, cos, sin) -> [B, T, H, C]` takes the projections from there: the norms of query and key
+        (their weights, or None, and eps), the rotary embedding (cos, sin [B, T, 1, C/2]) and the attention.
         """
         if positions_BT is None:
             positions_BT = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)[None]

@@ -130,6 +130,8 @@ class Config:
     """longest completion of the Solver"""
     max_rows: int = 256
     """completions decoded together; changes speed and memory only"""
+    kv_gb: float = 0.0
+    """most that a process's key/value cache takes, in 10^9 bytes, 0 for what is free; changes speed and memory only"""
 
     heldout: str = "tiny/heldout.jsonl"
     """questions with answers, asked after every iteration and never learned from; empty for none"""
@@ -143,7 +145,7 @@ class Config:
         least = {"iterations": 1, "challenger_steps": 0, "solver_steps": 0, "challenger_rollouts": 2, "solver_rollouts": 2,
                  "answers": 2, "seed": 0, "top_p": 1e-9, "temperature": 1e-9, "weight_decay": 0, "kl_coef": 0, "keep_distance": 0,
                  "penalty_weight": 0, "challenger_lr": 0, "solver_lr": 0, "clip_low": 0, "clip_high": 0, "max_grad_norm": 1e-9,
-                 "penalty_distance": 0}
+                 "penalty_distance": 0, "kv_gb": 0}
         for f in fields(self):
             if f.type in (int, float) and not getattr(self, f.name) >= least.get(f.name, 1):
                 raise ValueError(f"--{f.name} is {getattr(self, f.name)}, but must be at least {least.get(f.name, 1)}")
@@ -160,8 +162,7 @@ PRESETS = {
     "paper": Config(
         model="Qwen/Qwen3-4B-Base", out="runs/paper", challenger_steps=5, challenger_prompts=128, challenger_lr=1e-6,
         pool=8000, solver_prompts=128, solver_lr=1e-6, max_question_tokens=4096, max_answer_tokens=4096,
-        max_rows=48, token_budget=4096,
-        heldout="", truth=False),
+        max_rows=512, kv_gb=32.0, token_budget=4096, heldout="", truth=False),
 }
 
 
@@ -326,7 +327,8 @@ class Run:
         self.heldout = read_questions(cfg.heldout) if cfg.heldout else []
         self.base = resolve(cfg.model)
         self.tokenizer = Tokenizer(self.base)
-        self.sampler = Sampler(load(self.base, self.device, compute_dtype(self.device)), self.tokenizer, cfg.max_rows)
+        self.sampler = Sampler(load(self.base, self.device, compute_dtype(self.device)), self.tokenizer, cfg.max_rows,
+                               cfg.kv_gb or None)
         if self.rank == 0:
             self._claim_folder()
         self.challenger_prompt = self.tokenizer.chat(CHALLENGER_SYSTEM, CHALLENGER_USER)
@@ -339,7 +341,7 @@ class Run:
             if file.exists():
                 theirs = read_json(file)
                 # More iterations continue a run; the others change nothing but speed, or say where the run is.
-                free = {"iterations", "out", "max_rows", "token_budget"}
+                free = {"iterations", "out", "max_rows", "kv_gb", "token_budget"}
                 differ = [k for k in mine if k not in free and mine[k] != theirs.get(k)]
                 if differ:
                     raise ValueError(f"{self.folder} holds a run with other settings ({differ[0]}: {theirs.get(differ[0])!r} "

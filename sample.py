@@ -1,15 +1,20 @@
-"""The sampler: continuous batching over a key/value cache, and the logprob of every token that it draws.
+"""The sampler: continuous batching over a paged key/value cache, and the logprobs of every token that it draws.
 
-A prompt asked for n times is computed once; rows that stop make room for rows that wait; the batch is always dense. Each
-draw depends on (seed, row, position) alone, so the same call gives the same tokens whatever the batch size and however
-many processes share the work, up to the rounding of the logits.
+Keys and values live in pages of a few positions each, handed out as rows grow and handed back as they end. The rows of one
+prompt share its full pages and copy the last, partly filled one. Rows that end make room for rows that wait; when pages run
+out, the youngest row is put back and redone later. Each draw depends on (seed, prompt, number among the completions of
+that prompt, position) alone, so the same call gives the same tokens whatever the batch size, the page size, the order of the
+prompts and the number of processes, and a row that is redone gives what it gave; up to the rounding of the logits.
 
     python sample.py --model tiny --prompt "What is 17 + 25 - 8?" --n 4
 
-Shapes: R rows of the batch, P prompts, T tokens, S positions of the cache, H query heads, K key/value heads, C head width.
+Shapes: A running rows, R slots for rows, P prompts, T tokens, H query heads, K key/value heads, C head width, n pages of a
+row's table, V vocabulary.
 """
 
 import argparse
+import hashlib
+import os
 import sys
 from collections import deque
 from dataclasses import dataclass
@@ -19,100 +24,266 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
+from kernels.attention import paged_attention
 from kernels.draw import draw
+from kernels.write import write_pages
 from model import MATH_INSTRUCTION, Tokenizer, causal_attention, compute_dtype, load
 
-PREFILL_TOKENS = 4096  # the most prompt tokens computed at once, so that decoding rows never wait long
+PREFILL_TOKENS = 4096  # the most prompt tokens computed between two looks, so that decoding rows never wait long
+LADDER = [1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096]  # graphs' batch sizes
+BIN = 0  # the page that padding is written to; what stands there is never read
 
 
 @dataclass
 class Completion:
     """tokens: the drawn ids, with the stop token if it came. logprobs: one a token, under the distribution it was drawn
-    from (greedy: at temperature 1). finished: whether a stop token came within max_tokens."""
+    from (greedy: at temperature 1). full_logprobs: the same before top-k and top-p, as a trainer scores them. finished:
+    whether a stop token came within max_tokens."""
 
     tokens: list
     logprobs: list
+    full_logprobs: list
     finished: bool
 
 
-class PrefillCache:
-    """Attention over whole prompts, keeping each layer's keys and values as [P, K, T, C]."""
+class PagedCache:
+    """Keys and values of every layer, [L, K, pages, positions of a page, C], and the attention over them."""
 
-    def __init__(self):
-        self.keys, self.values = [], []
-
-    def attend(self, layer, q_PTHC, k_PTKC, v_PTKC):
-        self.keys.append(k_PTKC.transpose(1, 2))
-        self.values.append(v_PTKC.transpose(1, 2))
-        return causal_attention(q_PTHC, k_PTKC, v_PTKC)
-
-
-class DecodeCache:
-    """Keys and values [R, K, S, C] of each layer for rows that are decoded one token a step; the running rows are 0..A-1."""
-
-    def __init__(self, config, rows, positions, device, dtype):
-        shape = (config.layers, rows, config.kv_heads, positions, config.head_dim)
-        # zeros, since what is masked still enters the sums with weight 0, and garbage may be NaN
+    def __init__(self, config, pages, page_size, device, dtype):
+        shape = (config.layers, config.kv_heads, pages, page_size, config.head_dim)
+        # zeros, since what is masked still enters the plain attention with weight 0, and garbage may be NaN
         self.keys, self.values = (torch.zeros(shape, device=device, dtype=dtype) for _ in "kv")
-        self.scale = config.head_dim**-0.5
+        self.page_size = page_size
 
-    def insert(self, start, prefix, source_R):
-        """Fills rows from `start` on with the prompts' keys and values; row start + i gets prompt source_R[i]."""
-        T = prefix.keys[0].shape[2]
-        for mine, theirs in ((self.keys, prefix.keys), (self.values, prefix.values)):
-            for layer, x_PKTC in enumerate(theirs):
-                mine[layer, start:start + len(source_R), :, :T] = x_PKTC[source_R]
+    @staticmethod
+    def bytes_of_page(config, page_size, dtype):
+        return 2 * config.layers * config.kv_heads * page_size * config.head_dim * dtype.itemsize
 
-    def move(self, source_R, target_R, positions):
-        """Copies the first `positions` of rows source_R onto rows target_R."""
-        for store in (self.keys, self.values):
-            store[:, target_R, :, :positions] = store[:, source_R, :, :positions]
+    def begin_prefill(self, slot_N):
+        """The next forward pass computes whole prompts; token i of the batch is written to slot slot_N[i]."""
+        self.slot_N, self.table_An = slot_N, None
 
-    def begin_step(self, position_A):
-        """position_A: where each running row's new token stands; fixes the mask of this step's attention."""
-        self.position_A, self.row_A = position_A, torch.arange(len(position_A), device=position_A.device)
-        self.span = -(-(int(position_A.max()) + 1) // 16) * 16
-        self.span = min(self.span, self.keys.shape[3])
-        hidden_AS = torch.arange(self.span, device=position_A.device) > position_A[:, None]
-        self.mask_A11S = torch.zeros(hidden_AS.shape, device=hidden_AS.device).masked_fill(hidden_AS, -torch.inf)[:, None, None]
+    def begin_decode(self, table_An, position_A):
+        """The next forward pass computes one token of each running row, at its position."""
+        page_A1 = table_An.gather(1, (position_A // self.page_size)[:, None])
+        self.slot_N = page_A1[:, 0].long() * self.page_size + position_A % self.page_size
+        self.table_An, self.length_A = table_An, position_A + 1
 
-    def attend(self, layer, q_A1HC, k_A1KC, v_A1KC):
-        keys, values, A = self.keys[layer], self.values[layer], len(self.row_A)
-        keys[self.row_A, :, self.position_A] = k_A1KC[:, 0]
-        values[self.row_A, :, self.position_A] = v_A1KC[:, 0]
-        k_AKSC, v_AKSC = keys[:A, :, :self.span], values[:A, :, :self.span]
-        q_AKGC = q_A1HC.unflatten(2, (k_AKSC.shape[1], -1))[:, 0]  # the G query heads of one key head are its "rows"
-        score_AKGS = (q_AKGC @ k_AKSC.transpose(-1, -2)).float() * self.scale + self.mask_A11S
-        out_AKGC = score_AKGS.softmax(-1).to(v_AKSC.dtype) @ v_AKSC
-        return out_AKGC.flatten(1, 2)[:, None]
+    def attend(self, layer, q_BTHC, k_BTKC, v_BTKC, norms, cos, sin):
+        """See `Transformer.forward`."""
+        B, T = q_BTHC.shape[:2]
+        cos_NC, sin_NC = (x.expand(B, T, 1, -1).reshape(B * T, -1) for x in (cos, sin))
+        keys, values = self.keys[layer], self.values[layer]
+        q_NHC, k_NKC = write_pages(q_BTHC.flatten(0, 1), k_BTKC.flatten(0, 1), v_BTKC.flatten(0, 1), *norms, cos_NC, sin_NC,
+                                   keys.flatten(1, 2), values.flatten(1, 2), self.slot_N)
+        if self.table_An is None:
+            return causal_attention(q_NHC.unflatten(0, (B, T)), k_NKC.unflatten(0, (B, T)), v_BTKC)
+        return paged_attention(q_NHC, keys, values, self.table_An, self.length_A)[:, None]
+
+    def copy(self, source, target):
+        """Copies pages; both are int64 arrays of page numbers."""
+        for x in (self.keys, self.values):
+            x[:, :, target] = x[:, :, source]
+
+
+@dataclass
+class Group:
+    """The rows of one prompt. All but the prompt's last token are computed ahead (its prefix); a row begins by decoding
+    the last one, so that the first draw is like any other."""
+
+    prompt: tuple
+    rows: deque  # those that wait: (row number, number among the rows of this prompt, max_tokens)
+    pages: np.ndarray | None = None  # of the computed prefix, held while rows wait
+
+    @property
+    def prefix(self):
+        return len(self.prompt) - 1
+
+    @property
+    def positions(self):
+        """The most positions that a row may take."""
+        return self.prefix + max(limit for _, _, limit in self.rows)
+
+    @property
+    def key(self):
+        """What the draws of its rows are keyed by, to which a row's number among them is added."""
+        digest = hashlib.blake2b(np.array(self.prompt, dtype=np.int64).tobytes(), digest_size=8).digest()
+        return int.from_bytes(digest, "little") >> 2
+
+
+class Schedule:
+    """Which rows run, in which slot, and which pages they own: bookkeeping on the host, without a tensor.
+
+    Between two looks at the device every running row draws up to `burst` tokens, for which it owns the pages beforehand.
+    """
+
+    def __init__(self, groups, slots, pages, page_size, burst):
+        self.waiting, self.page_size, self.burst = deque(groups), page_size, burst
+        width = self.pages_up_to(max(group.positions for group in groups))
+        if pages - 2 < width:  # the bin, and the partly filled page that the row copies
+            raise ValueError(f"the key/value cache has room for {(pages - 2) * page_size} positions, but one row may need "
+                             f"{width * page_size}; give it more (kv_gb) or ask for fewer tokens (max_tokens)")
+        self.free_pages = np.arange(pages - 1, BIN, -1)  # a stack of free_count pages
+        self.free_count, self.pages = pages - 1, pages - 1
+        self.users = np.zeros(pages, dtype=np.int64)  # rows, and a group that has rows waiting, that a page belongs to
+        self.table = np.full((slots + 1, width), BIN, dtype=np.int32)  # the last slot is no row's, for padding
+        self.owned, self.start, self.count, self.limit, self.age = np.zeros((5, slots + 1), dtype=np.int64)
+        self.entry = [None] * slots  # (group, its entry in group.rows)
+        self.free_slots = list(range(slots))[::-1]
+        self.running = np.zeros(0, dtype=np.int64)  # slots, shortest context first
+        self.admitted = self.put_back = 0
+
+    def pages_up_to(self, position):
+        return position // self.page_size + 1
+
+    def take(self, count):
+        self.free_count -= count
+        pages = self.free_pages[self.free_count:self.free_count + count].copy()
+        self.users[pages] = 1
+        return pages
+
+    def drop(self, pages):
+        np.subtract.at(self.users, pages, 1)
+        free = np.unique(pages[self.users[pages] == 0])
+        self.free_pages[self.free_count:self.free_count + len(free)] = free[::-1]
+        self.free_count += len(free)
+
+    def admit(self):
+        """Starts waiting rows while there are slots and pages, leaving a page free for every running row to grow.
+
+        -> (prefixes to compute, each with its pages; slots that start; [2, n] pages to copy after that: source and target)
+        """
+        compute, slots, copies, done = [], [], [], []
+        longest = 0
+        while self.waiting and self.free_slots:
+            group, running = self.waiting[0], len(self.running) + len(slots)
+            shared = group.prefix // self.page_size
+            own = self.pages_up_to(group.prefix + min(self.burst - 1, group.rows[0][2])) - shared
+            prefix_pages = -(-group.prefix // self.page_size) if group.pages is None else 0
+            if self.free_count < own + prefix_pages + running:
+                if running or not self._release_prefixes():
+                    break
+                continue
+            if group.pages is None:
+                longest = max(longest, group.prefix)
+                if compute and (len(compute) + 1) * longest > PREFILL_TOKENS:
+                    break
+                group.pages = self.take(prefix_pages)
+                if group.prefix:
+                    compute.append((group.prompt[:-1], group.pages))
+            slot, entry = self.free_slots.pop(), group.rows.popleft()
+            self.users[group.pages[:shared]] += 1
+            self.table[slot, :shared] = group.pages[:shared]
+            self.table[slot, shared:shared + own] = self.take(own)
+            if group.prefix % self.page_size:
+                copies.append((group.pages[shared], self.table[slot, shared]))
+            self.owned[slot], self.start[slot], self.count[slot] = shared + own, group.prefix, 0
+            self.limit[slot], self.age[slot], self.entry[slot] = entry[2], self.admitted, (group, entry)
+            self.admitted += 1
+            slots.append(slot)
+            if not group.rows:
+                done.append(self.waiting.popleft())
+        for group in done:  # not before all pages are taken: what is copied must stand until then
+            self.drop(group.pages)
+            group.pages = None
+        self.running = np.append(self.running, np.array(slots, dtype=np.int64))
+        return compute, slots, np.array(copies, dtype=np.int64).reshape(-1, 2).T
+
+    def provide(self):
+        """Gives every running row its pages for the next burst, putting the youngest rows back when there are too few."""
+        while True:
+            last = self.start + np.minimum(self.count + self.burst - 1, self.limit)
+            need = np.maximum(self.pages_up_to(last) - self.owned, 0)[self.running]
+            if need.sum() <= self.free_count:
+                break
+            if not self._release_prefixes():
+                self._put_back(self.running[self.age[self.running].argmax()])
+        total = need.sum()
+        first = np.repeat(need.cumsum() - need, need)
+        slots = np.repeat(self.running, need)
+        self.table[slots, self.owned[slots] + np.arange(total) - first] = self.take(total)
+        self.owned[self.running] += need
+
+    def end(self, slots):
+        """Takes rows out and hands their pages back."""
+        used = np.arange(self.table.shape[1]) < self.owned[slots, None]
+        self.drop(self.table[slots][used])
+        self.table[slots] = BIN
+        self.owned[slots] = 0
+        self.free_slots.extend(slots.tolist())
+        self.running = self.running[~np.isin(self.running, slots)]
+
+    def order(self):
+        self.running = self.running[np.argsort((self.start + self.count)[self.running], kind="stable")]
+
+    def _put_back(self, slot):
+        group, entry = self.entry[slot]
+        if not group.rows:
+            self.waiting.appendleft(group)
+        group.rows.appendleft(entry)
+        self.end(np.array([slot]))
+        self.put_back += 1
+
+    def _release_prefixes(self):
+        """Gives up the computed prefixes of waiting groups -> whether there were any; they are computed again."""
+        held = [group for group in self.waiting if group.pages is not None]
+        for group in held:
+            self.drop(group.pages)
+            group.pages = None
+        return bool(held)
+
+
+class Rows:
+    """What the device knows of the rows: a line for each slot, and one more for padding."""
+
+    def __init__(self, slots, max_tokens, device):
+        # Column 0 is the prompt's last token; one more than max_tokens, since an ended row goes on to the next look.
+        self.token = torch.zeros(slots + 1, max_tokens + 2, dtype=torch.int64, device=device)
+        self.logprob, self.full_logprob = torch.zeros(2, slots + 1, max_tokens + 1, device=device)
+        self.start, self.count, self.limit, self.key = torch.zeros(4, slots + 1, dtype=torch.int64, device=device)
+        self.alive = torch.zeros(slots + 1, dtype=torch.bool, device=device)
 
 
 class Sampler:
     """Draws completions from one model. To play another role, copy that role's weights into `model`."""
 
-    def __init__(self, model, tokenizer, max_rows=256):
-        """max_rows: the most rows decoded together; the cache holds max_rows x (longest prompt + max_tokens) positions.
+    def __init__(self, model, tokenizer, max_rows=256, kv_gb=None, page_size=16):
+        """max_rows: the most rows decoded together. kv_gb: the most that the cache may take, in 10^9 bytes; when not given,
+        80 % of the memory that is free when it is first needed. page_size: positions of a page.
 
-        Raises ValueError when the tokenizer has ids that the model does not.
+        On CUDA, parts of the model are compiled in place. Raises ValueError when the tokenizer has ids that the model
+        does not.
         """
         if tokenizer.vocab_size > model.config.vocab_size:
             raise ValueError(f"the tokenizer has {tokenizer.vocab_size} tokens, the model only {model.config.vocab_size}")
-        self.model, self.tokenizer, self.max_rows = model, tokenizer, max_rows
+        self.model, self.tokenizer, self.max_rows, self.page_size = model, tokenizer, max_rows, page_size
         self.device, self.dtype = model.embed_tokens.weight.device, model.embed_tokens.weight.dtype
         self.is_stop_V = torch.zeros(model.config.vocab_size, dtype=torch.bool, device=self.device)
         self.is_stop_V[list(tokenizer.stop_ids)] = True
+        self.kv_bytes = kv_gb and kv_gb * 1e9
+        self.cache, self.graphs, self.graph_width = None, {}, 0
+        on_cuda = self.device.type == "cuda"
+        self.burst = 8 if on_cuda else 1  # decode steps between two looks: a look makes the device wait
+        if on_cuda:
+            for block in model.layers:
+                block.input_layernorm.compile(dynamic=True)
+                block.feed_forward = torch.compile(block.feed_forward, dynamic=True)
 
     @torch.no_grad()
-    def generate(self, prompts, n=1, max_tokens=256, temperature=1.0, top_p=1.0, top_k=0, seed=0, progress=None):
+    def generate(self, prompts, n=1, max_tokens=256, temperature=1.0, top_p=1.0, top_k=0, seed=0, progress=None, watch=None):
         """n completions of each prompt -> one list per prompt of n `Completion`s.
 
-        prompts: lists of token ids. max_tokens: the most tokens of a completion, its stop token included. temperature 0
-        is greedy. seed: with it, completion j of prompt i draws as row i * n + j. progress: the label of a progress bar,
-        counted in rows, with tokens a second; none when not given. Under torch.distributed the prompts are shared out
-        and every process gets all the completions. Raises ValueError for an empty prompt or a setting out of range, and
-        FloatingPointError, naming the row, when the model gives NaN.
+        prompts: lists of token ids. max_tokens: the most tokens of a completion, its stop token included; one number, or
+        one for each prompt. temperature 0 is greedy. progress: the label of a progress bar, counted in tokens; none when
+        not given. watch(i, j, tokens, ended): called as completion j of prompt i grows, with all its tokens so far. Under
+        torch.distributed the rows are shared out and every process gets all the completions; the bar and `watch` see
+        their own process's. Raises ValueError for an empty prompt, a setting out of range or a cache too small for one row,
+        and FloatingPointError, naming the row, when the model gives NaN.
         """
-        for name, value, least in (("n", n, 1), ("max_tokens", max_tokens, 1), ("temperature", temperature, 0),
+        limits = [max_tokens] * len(prompts) if isinstance(max_tokens, int) else list(max_tokens)
+        if len(limits) != len(prompts):
+            raise ValueError(f"max_tokens has {len(limits)} numbers for {len(prompts)} prompts")
+        for name, value, least in (("n", n, 1), ("max_tokens", min(limits, default=1), 1), ("temperature", temperature, 0),
                                    ("top_k", top_k, 0)):
             if not value >= least:
                 raise ValueError(f"{name} is {value}, but must be at least {least}")
@@ -120,104 +291,247 @@ class Sampler:
             raise ValueError(f"top_p is {top_p}, but must be above 0 and at most 1")
         if any(not p for p in prompts):
             raise ValueError(f"prompt {[bool(p) for p in prompts].index(False)} is empty")
-        groups = {}  # rows by distinct prompt, so that equal prompts are computed once
-        for i, prompt in enumerate(prompts):
-            groups.setdefault(tuple(prompt), []).extend(range(i * n, i * n + n))
         rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        if len(groups) >= 2 * world:
-            groups = dict(list(groups.items())[rank::world])
-        else:
-            groups = {prompt: share for prompt, rows in groups.items() if (share := rows[rank::world])}
+        groups = deal(group_rows(prompts, n, limits), rank, world)
         pause = 0 if sys.stderr.isatty() else 30  # seconds; in a log file each state of the bar is a line
-        bar = tqdm(total=sum(map(len, groups.values())), desc=progress, unit=" rows", leave=False, mininterval=max(0.1, pause),
-                   delay=pause, disable=progress is None or rank > 0)
-        with bar:
-            done = self._run(groups, max_tokens, dict(temperature=temperature, top_p=top_p, top_k=top_k, seed=seed), bar)
+        with tqdm(desc=progress, unit=" tokens", leave=False, mininterval=max(0.1, pause), delay=pause,
+                  disable=progress is None or rank > 0) as bar:
+            how = dict(temperature=temperature, top_p=top_p, top_k=top_k, seed=seed)
+            done = self._run(groups, how, bar, watch and (lambda row, *news: watch(row // n, row % n, *news)))
         if world > 1:
             shares = [None] * world
-            dist.all_gather_object(shares, done)
-            done = {row: completion for share in shares for row, completion in share.items()}
+            dist.all_gather_object(shares, pack(done))
+            done = {row: completion for share in shares for row, completion in unpack(share)}
         return [[done[i * n + j] for j in range(n)] for i in range(len(prompts))]
 
-    def _run(self, groups, max_tokens, how, bar):
-        """Completions by row number of `groups`, a dict of prompt -> row numbers."""
+    def _run(self, groups, how, bar, watch):
+        """Completions by row number of the rows of `groups`."""
         if not groups:
             return {}
-        R = min(self.max_rows, sum(map(len, groups.values())))
-        positions = max(map(len, groups)) + max_tokens
-        cache = DecodeCache(self.model.config, R, positions, self.device, self.dtype)
-        row_R, length_R, count_R = torch.zeros(3, R, dtype=torch.int64, device=self.device)  # count: tokens drawn
-        token_RT = torch.zeros(R, max_tokens, dtype=torch.int64, device=self.device)
-        logprob_RT = torch.zeros(R, max_tokens, device=self.device)
-        state = (row_R, length_R, count_R, token_RT, logprob_RT)
-        waiting = deque(sorted(groups.items(), key=lambda group: len(group[0])))
-        ready, active, done, tokens = deque(), 0, {}, 0
-
-        while waiting or ready or active:
-            if waiting and not ready and active < R:
-                prefix, logits_PV, ready = self._prefill(waiting)
-            start, active = active, min(R, active + len(ready))
-            fresh = [ready.popleft() for _ in range(active - start)]
-            if fresh:
-                row_R[start:active], length_R[start:active], source = torch.tensor(fresh, device=self.device).T
-                cache.insert(start, prefix, source)
-                count_R[start:active] = 0
-            if start:
-                position_A = length_R[:start] + count_R[:start] - 1
-                cache.begin_step(position_A)
-                last_A1 = token_RT[:start].gather(1, count_R[:start, None] - 1)
-                hidden_AD = self.model(last_A1, position_A[:, None], cache)[:, 0]
-                logits_AV = self.model.logits(hidden_AD)
-            if fresh:
-                logits_AV = torch.cat((logits_AV, logits_PV[source])) if start else logits_PV[source]
-            token_A, logprob_A = draw(logits_AV, row_R=row_R[:active], position_R=count_R[:active], **how)
-            token_RT[:active].scatter_(1, count_R[:active, None], token_A[:, None])
-            logprob_RT[:active].scatter_(1, count_R[:active, None], logprob_A[:, None])
-            count_R[:active] += 1
-            tokens += active
-
-            stopped_A = self.is_stop_V[token_A]
-            over_A = (stopped_A | (count_R[:active] == max_tokens)).cpu()
-            if over_A.any():
-                self._collect(over_A.nonzero()[:, 0], stopped_A.cpu(), state, done)
-                bar.update(int(over_A.sum()))
-                bar.set_postfix_str(f"{tokens / max(bar.format_dict['elapsed'], 1e-9):,.0f} tokens/s", refresh=False)
-                # The last running rows move into the places of those that are over.
-                remain = active - int(over_A.sum())
-                target = over_A[:remain].nonzero()[:, 0]
-                source = (~over_A[remain:]).nonzero()[:, 0] + remain
-                if len(target):
-                    cache.move(source, target, int((length_R + count_R)[source].max()))
-                    for x in state:
-                        x[target] = x[source]
-                active = remain
+        total = sum(len(group.rows) for group in groups)
+        slots = min(self.max_rows, total)
+        schedule = Schedule(groups, slots, self._prepare_cache(groups, slots), self.page_size, self.burst)
+        most = max(limit for group in groups for _, _, limit in group.rows)
+        rows, done = Rows(slots, most, self.device), {}
+        while schedule.waiting or len(schedule.running):
+            self._start(schedule, rows)
+            schedule.provide()
+            schedule.order()
+            slot_A = self._on_device(self._pad(schedule.running, slots))
+            table_An = self._on_device(self._pages_in_use(schedule, slot_A.numel()))
+            for _ in range(self.burst):
+                self._decode(rows, slot_A, table_An, how)
+            running, A = schedule.running, len(schedule.running)
+            count, alive = rows.count[slot_A[:A]].cpu().numpy(), rows.alive[slot_A[:A]].cpu().numpy()
+            drawn = int((count - schedule.count[running]).sum())
+            schedule.count[running] = count
+            ended = running[~alive]
+            if watch:
+                for slot, tokens, more in zip(running, rows.token[slot_A[:A]].tolist(), alive):
+                    watch(schedule.entry[slot][1][0], tokens[1:1 + schedule.count[slot]], not more)
+            if len(ended):
+                self._collect(ended, schedule, rows, done)
+                schedule.end(ended)
+            bar.set_postfix_str(f"{len(done)}/{total} rows done, {len(schedule.running)} running, "
+                                f"{1 - schedule.free_count / schedule.pages:.0%} of pages", refresh=False)
+            bar.update(drawn)
+        self.put_back = schedule.put_back
         return done
 
-    def _prefill(self, waiting):
-        """Computes the next waiting prompts, at most PREFILL_TOKENS of them or one.
+    def _prepare_cache(self, groups, slots):
+        """Makes or enlarges the cache for this work, as far as memory allows -> its number of pages."""
+        longest = max(group.positions for group in groups) // self.page_size + 1
+        want = 2 + slots * (longest + 1)  # with each row's group's last page and the bin
+        have = self.cache.keys.shape[2] if self.cache else 0
+        if have < want:
+            page_bytes = PagedCache.bytes_of_page(self.model.config, self.page_size, self.dtype)
+            limit = self.kv_bytes or 0.8 * (free_memory(self.device) + have * page_bytes)
+            pages = min(want, int(limit / page_bytes))
+            if pages > have:
+                self.cache, self.graphs = None, {}  # before the new one is made: there may be no room for both
+                self.cache = PagedCache(self.model.config, pages, self.page_size, self.device, self.dtype)
+        if longest > self.graph_width:
+            self.graphs, self.graph_width = {}, longest
+        return self.cache.keys.shape[2] if self.cache else 0
 
-        -> (their `PrefillCache`, logits [P, V] after each, deque of (row number, prompt length, prompt index))
-        """
-        batch = []
-        while waiting and (not batch or (len(batch) + 1) * len(waiting[0][0]) <= PREFILL_TOKENS):  # sorted: the next is longest
-            batch.append(waiting.popleft())
-        length_P = torch.tensor([len(prompt) for prompt, _ in batch])
-        tokens_PT = torch.zeros(len(batch), int(length_P.max()), dtype=torch.int64)
-        for i, (prompt, _) in enumerate(batch):
-            tokens_PT[i, :len(prompt)] = torch.tensor(prompt)
-        prefix = PrefillCache()
-        hidden_PTD = self.model(tokens_PT.to(self.device), cache=prefix)
-        last_PD = hidden_PTD[torch.arange(len(batch)), length_P - 1]
-        ready = deque((row, len(prompt), i) for i, (prompt, rows) in enumerate(batch) for row in rows)
-        return prefix, self.model.logits(last_PD), ready
+    def _on_device(self, array):
+        return torch.from_numpy(array).to(self.device)
 
-    def _collect(self, over, stopped, state, done):
-        row, _, count, tokens, logprobs = (x[over.to(x.device)].cpu() for x in state)
-        tokens, logprobs, stopped = tokens.numpy(), logprobs.numpy(), stopped[over].tolist()
-        for i, (r, c) in enumerate(zip(row.tolist(), count.tolist())):
-            if np.isnan(logprobs[i, :c]).any():
-                raise FloatingPointError(f"the model gave NaN for row {r}")
-            done[r] = Completion(tokens[i, :c].tolist(), logprobs[i, :c].tolist(), stopped[i])
+    def _pad(self, running, padding):
+        """On CUDA, the running slots filled up to the ladder's next size with the slot that is no row's."""
+        if self.device.type != "cuda":
+            return running
+        size = next((size for size in LADDER if size >= len(running)), len(running))
+        return np.append(running, np.full(size - len(running), padding))
+
+    def _pages_in_use(self, schedule, size):
+        """The page tables of the running rows: on the CPU as wide as the longest needs, on CUDA of the graphs' width."""
+        if self.device.type != "cuda":
+            return schedule.table[schedule.running, :schedule.owned[schedule.running].max()]
+        table = np.full((size, self.graph_width), BIN, dtype=np.int32)
+        table[:len(schedule.running), :schedule.table.shape[1]] = schedule.table[schedule.running]
+        return table
+
+    def _start(self, schedule, rows):
+        """Admits rows: computes the prefixes of new prompts, copies their last pages, and fills the rows' lines."""
+        compute, slots, copies = schedule.admit()
+        if compute:
+            self._prefill(compute)
+        if copies.size:
+            self.cache.copy(*self._on_device(copies))
+        if slots:
+            entries = [schedule.entry[slot] for slot in slots]
+            lines = [(slot, group.prompt[-1], group.prefix, limit, group.key + number)
+                     for slot, (group, (_, number, limit)) in zip(slots, entries)]
+            slot, token, start, limit, key = torch.tensor(lines, device=self.device).T
+            rows.token[slot, 0], rows.start[slot], rows.limit[slot], rows.key[slot] = token, start, limit, key
+            rows.count[slot], rows.alive[slot] = 0, True
+
+    def _prefill(self, prefixes):
+        """Computes prefixes into their pages, as one right-padded batch."""
+        P, T = self.page_size, max(len(prefix) for prefix, _ in prefixes)
+        token_PT = np.zeros((len(prefixes), T), dtype=np.int64)
+        slot_PT = np.full((len(prefixes), T), BIN * P, dtype=np.int64)
+        for i, (prefix, pages) in enumerate(prefixes):
+            position = np.arange(len(prefix))
+            token_PT[i, :len(prefix)] = prefix
+            slot_PT[i, :len(prefix)] = pages[position // P] * P + position % P
+        self.cache.begin_prefill(self._on_device(slot_PT).flatten())
+        self.model(self._on_device(token_PT), cache=self.cache)
+
+    def _decode(self, rows, slot_A, table_An, how):
+        """One token more for each running row; a row that has ended stands still until the next look."""
+        count_A = rows.count[slot_A]
+        logits_AV = self._forward(rows.token[slot_A, count_A], rows.start[slot_A] + count_A, table_An)
+        drawn = draw(logits_AV, row_R=rows.key[slot_A], position_R=count_A, **how)
+        rows.logprob[slot_A, count_A], rows.full_logprob[slot_A, count_A] = drawn.logprob, drawn.full_logprob
+        alive_A = rows.alive[slot_A]
+        count_A = count_A + alive_A
+        rows.token[slot_A, count_A + ~alive_A] = drawn.token  # an ended row's goes past its end
+        rows.count[slot_A] = count_A
+        rows.alive[slot_A] = alive_A & ~(self.is_stop_V[drawn.token] | drawn.logprob.isnan()) & (count_A < rows.limit[slot_A])
+
+    def _forward(self, token_A, position_A, table_An):
+        """Logits [A, V] after each running row's newest token; on CUDA by the graph of this batch size."""
+        if self.device.type != "cuda":
+            self.cache.begin_decode(table_An, position_A)
+            return self.model.logits(self.model(token_A[:, None], position_A[:, None], self.cache)[:, 0])
+        if len(token_A) not in self.graphs:
+            self.graphs[len(token_A)] = self._capture(token_A, position_A, table_An)
+        graph, inputs, logits_AV = self.graphs[len(token_A)]
+        for mine, given in zip(inputs, (token_A, position_A, table_An)):
+            mine.copy_(given)
+        graph.replay()
+        return logits_AV
+
+    def _capture(self, *inputs):
+        """Records the decode step's forward pass at fixed addresses -> (graph, its inputs, its logits)."""
+        inputs = [x.clone() for x in inputs]
+
+        def forward():
+            token_A, position_A, table_An = inputs
+            self.cache.begin_decode(table_An, position_A)
+            return self.model.logits(self.model(token_A[:, None], position_A[:, None], self.cache)[:, 0])
+
+        stream = torch.cuda.Stream()  # what compiles or allocates on first use must have done so before the capture
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            forward()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        pool = next(iter(self.graphs.values()))[0].pool() if self.graphs else None
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):  # other threads may talk to the device
+            logits_AV = forward()
+        return graph, inputs, logits_AV
+
+    def _collect(self, slots, schedule, rows, done):
+        """Makes the `Completion`s of the rows in these slots."""
+        slot = self._on_device(slots)
+        token, logprob, full = (x[slot].cpu().numpy() for x in (rows.token, rows.logprob, rows.full_logprob))
+        stopped = self.is_stop_V[rows.token[slot, rows.count[slot]]].tolist()
+        for i, (s, c) in enumerate(zip(slots.tolist(), schedule.count[slots].tolist())):
+            row = schedule.entry[s][1][0]
+            if np.isnan(logprob[i, c - 1]):
+                self.cache, self.graphs = None, {}  # it holds NaNs, which masked attention does not forget
+                raise FloatingPointError(f"the model gave NaN for row {row}")
+            done[row] = Completion(token[i, 1:c + 1].tolist(), logprob[i, :c].tolist(), full[i, :c].tolist(), stopped[i])
+
+
+def group_rows(prompts, n, limits):
+    """`Group`s of the rows with equal prompts; row i * n + j is completion j of prompt i."""
+    groups = {}
+    for i, (prompt, limit) in enumerate(zip(prompts, limits)):
+        group = groups.setdefault(tuple(prompt), Group(tuple(prompt), deque()))
+        before = len(group.rows)
+        group.rows.extend((i * n + j, before + j, limit) for j in range(n))
+    return list(groups.values())
+
+
+def deal(groups, rank, world):
+    """This rank's share, shortest prompts first. Rows go round like cards in the order of their prompts' lengths: whole
+    groups, which share their prompt's pages, when there are many for each rank, else the rows of each group."""
+    groups = sorted(groups, key=lambda group: group.prefix)
+    if len(groups) >= 8 * world:
+        return groups[rank::world]
+    shares, dealt = [], 0
+    for group in groups:
+        rows = deque(entry for i, entry in enumerate(group.rows, dealt) if i % world == rank)
+        dealt += len(group.rows)
+        if rows:
+            shares.append(Group(group.prompt, rows))
+    return shares
+
+
+def pack(done):
+    """Completions by row as a few arrays, which travel between processes at a tenth of the lists' cost."""
+    completions = done.values()
+    return (list(done), [len(c.tokens) for c in completions], [c.finished for c in completions],
+            np.array([t for c in completions for t in c.tokens], dtype=np.int32),
+            np.array([x for c in completions for x in c.logprobs], dtype=np.float32),
+            np.array([x for c in completions for x in c.full_logprobs], dtype=np.float32))
+
+
+def unpack(packed):
+    """(row, Completion) of each that `pack` was given."""
+    rows, lengths, finished, *arrays = packed
+    ends = np.cumsum(lengths)
+    for i, row in enumerate(rows):
+        yield row, Completion(*(x[ends[i] - lengths[i]:ends[i]].tolist() for x in arrays), finished[i])
+
+
+def free_memory(device):
+    """Bytes that this process may still take on the device."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    try:
+        with open("/proc/meminfo") as file:
+            available = next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
+    except OSError:  # not Linux: half of what the machine has
+        available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return available // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+class Stream:
+    """Prints completions one after the other while all of them grow."""
+
+    def __init__(self, tokenizer, n):
+        self.tokenizer, self.n, self.current, self.printed = tokenizer, n, 0, 0
+        self.tokens, self.ended = [[] for _ in range(n)], [False] * n
+
+    def watch(self, _, j, tokens, ended):
+        if len(tokens) >= len(self.tokens[j]):  # a row that was put back grows again
+            self.tokens[j], self.ended[j] = tokens, ended
+        while self.current < self.n and (j == self.current or self.ended[self.current]):
+            tokens, ended = self.tokens[self.current], self.ended[self.current]
+            text = self.tokenizer.decode(tokens)
+            if ended or not text.endswith("\ufffd"):  # a character may need more than one token
+                print(text[self.printed:], end="", flush=True)
+                self.printed = max(self.printed, len(text))
+            if not ended:
+                break
+            print(f"\n--- {self.current + 1} of {self.n}: {len(tokens)} tokens", flush=True)
+            self.current, self.printed, j = self.current + 1, 0, self.current + 1
 
 
 def main():
@@ -231,20 +545,22 @@ def main():
     parser.add_argument("--top_p", type=float, default=1.0)
     parser.add_argument("--top_k", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kv_gb", "--kv-gb", type=float, help="most that the key/value cache takes, in 10^9 bytes")
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         tokenizer = Tokenizer(args.model)
-        sampler = Sampler(load(args.model, device, compute_dtype(device)), tokenizer)
+        sampler = Sampler(load(args.model, device, compute_dtype(device)), tokenizer, kv_gb=args.kv_gb)
         completions = sampler.generate(
             [tokenizer.chat(args.system, args.prompt)], n=args.n, max_tokens=args.max_tokens, temperature=args.temperature,
-            top_p=args.top_p, top_k=args.top_k, seed=args.seed)[0]
+            top_p=args.top_p, top_k=args.top_k, seed=args.seed, watch=Stream(tokenizer, args.n).watch)[0]
     except (OSError, ValueError, FloatingPointError) as error:
         sys.exit(f"sample.py: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\nsample.py: stopped")
     for i, c in enumerate(completions, 1):
         mean = sum(c.logprobs) / len(c.logprobs)
-        print(f"--- {i}: {len(c.tokens)} tokens, mean logprob {mean:.3f}{'' if c.finished else ', cut off'}")
-        print(tokenizer.decode(c.tokens))
+        print(f"{i}: mean logprob {mean:.3f}{'' if c.finished else ', cut off at --max_tokens'}")
 
 
 if __name__ == "__main__":

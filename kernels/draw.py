@@ -1,12 +1,13 @@
-"""Draw of the next token: softmax over the vocabulary, an inverse-CDF draw and the drawn token's logprob.
+"""Draw of the next token: softmax over the vocabulary, top-k and top-p, an inverse-CDF draw and the token's logprobs.
 
-`draw` picks the Triton kernel on CUDA, for draws without truncation, and else the plain PyTorch twin `draw_plain`, which is
-the specification.
-Every draw is a function of (seed, row, position) by Philox 4x32-10 (Salmon et al., SC 2011), a counter-based generator:
-there is no state, so a row draws the same tokens whatever stands beside it in the batch.
+`draw` picks the Triton kernel on CUDA and else the plain PyTorch twin `draw_plain`, which is the specification. Every draw
+is a function of (seed, row, position) by Philox 4x32-10 (Salmon et al., SC 2011), a counter-based generator: there is no
+state, so a row draws the same tokens whatever stands beside it in the batch.
 
 Shapes: R rows, V vocabulary.
 """
+
+from typing import NamedTuple
 
 import torch
 
@@ -20,38 +21,58 @@ MASK32 = 0xFFFFFFFF
 UNIFORM_STEP = 2.0**-24  # the upper 24 of 32 random bits: exact in fp32, and never 1.0
 
 
-def draw(logits_RV, seed, row_R, position_R, temperature=1.0, top_k=0, top_p=1.0):
-    """Draws one token a row -> (token_R int64, logprob_R fp32).
+class Draw(NamedTuple):
+    """What `draw` gives for each row. Truncation moves the mass of what it leaves out onto what it keeps, so that with top-k
+    or top-p `logprob` is above `full_logprob`; a trainer that scores with a plain softmax compares with the latter."""
+
+    token: torch.Tensor  # [R] int64
+    logprob: torch.Tensor  # [R] fp32, nats: under the distribution drawn from, after temperature, top-k and top-p
+    full_logprob: torch.Tensor  # [R] fp32, nats: after temperature alone
+    entropy: torch.Tensor | None  # [R] fp32, nats: of the distribution drawn from, when asked for
+
+
+def draw(logits_RV, seed, row_R, position_R, temperature=1.0, top_k=0, top_p=1.0, entropy=False):
+    """Draws one token a row -> `Draw`.
 
     logits_RV: any float type. seed: int below 2^63. row_R, position_R: int64, what the draw is keyed by. top_k: keep the
     k likeliest (0: all). top_p: then keep the fewest whose share reaches top_p; tokens tied with the last one kept stay.
-    temperature 0 takes the likeliest token, and its logprob is that of temperature 1; otherwise the logprob is that of
-    the distribution drawn from, after temperature and truncation. A row with a NaN has the logprob NaN.
+    temperature 0 takes the likeliest token, and the logprobs and entropy are those of temperature 1 without truncation.
+    A row with a NaN, a +inf or nothing but -inf has the logprob NaN.
     """
-    if logits_RV.is_cuda and triton is not None and temperature > 0 and not top_k and top_p >= 1:
-        return draw_triton(logits_RV, seed, row_R, position_R, temperature)
-    return draw_plain(logits_RV, seed, row_R, position_R, temperature, top_k, top_p)
+    implementation = draw_triton if logits_RV.is_cuda and triton is not None else draw_plain
+    return implementation(logits_RV, seed, row_R, position_R, temperature, top_k, top_p, entropy)
 
 
-def draw_plain(logits_RV, seed, row_R, position_R, temperature=1.0, top_k=0, top_p=1.0):
+def draw_plain(logits_RV, seed, row_R, position_R, temperature=1.0, top_k=0, top_p=1.0, entropy=False):
     """The plain twin of `draw`: the specification."""
     if temperature == 0:
-        token_R = logits_RV.argmax(-1)
         logprob_RV = logits_RV.float().log_softmax(-1)
-        return token_R, logprob_RV.gather(-1, token_R[:, None])[:, 0]
-    scaled_RV = truncate(logits_RV.float() / temperature, top_k, top_p)
-    weight_RV = (scaled_RV - scaled_RV.amax(-1, keepdim=True)).exp()
+        token_R = logits_RV.argmax(-1)
+        logprob_R = logprob_RV.gather(-1, token_R[:, None])[:, 0]
+        return Draw(token_R, logprob_R, logprob_R, -(logprob_RV.exp() * logprob_RV.clamp_min(-1e30)).sum(-1) if entropy else None)
+    scaled_RV = logits_RV.float() / temperature
+    kept_RV = truncate(scaled_RV, top_k, top_p)
+    weight_RV = (kept_RV - kept_RV.amax(-1, keepdim=True)).exp()
     # A parallel scan in fp32 is not monotone, and a step of it at a token of weight 0 could be drawn.
     cdf_RV = weight_RV.cumsum(-1, dtype=torch.float64 if weight_RV.is_cuda else torch.float32)
     target_R = philox_uniform(seed, row_R, position_R) * cdf_RV[:, -1]
     token_R = torch.searchsorted(cdf_RV, target_R[:, None], right=True)[:, 0]
     token_R = token_R.clamp(max=logits_RV.shape[1] - 1)
     logprob_R = (weight_RV.gather(-1, token_R[:, None])[:, 0] / cdf_RV[:, -1]).log().float()
-    return token_R, logprob_R
+    full_logprob_R, entropy_R = logprob_R, None
+    if top_k or top_p < 1:
+        full_logprob_R = scaled_RV.gather(-1, token_R[:, None])[:, 0] - scaled_RV.logsumexp(-1)
+    if entropy:
+        prob_RV = weight_RV / weight_RV.sum(-1, keepdim=True)
+        entropy_R = -torch.xlogy(prob_RV, prob_RV).sum(-1)
+    return Draw(token_R, logprob_R, full_logprob_R, entropy_R)
 
 
 def truncate(scaled_RV, top_k, top_p):
-    """Sets the logits that top-k, then top-p, leave out to -inf."""
+    """Sets the logits that top-k, then top-p, leave out to -inf.
+
+    A token stays when fewer than k tokens, and after that less than the share top_p, lie strictly above it.
+    """
     if top_k:
         kth_R1 = scaled_RV.topk(min(top_k, scaled_RV.shape[1])).values[:, -1:]
         scaled_RV = scaled_RV.masked_fill(scaled_RV < kth_R1, -torch.inf)
@@ -80,54 +101,130 @@ def philox_uniform(seed, row_R, position_R):
 if triton is not None:
 
     @triton.jit
-    def draw_kernel(logits, tokens, logprobs, rows, positions, seed, temperature, V, stride,
-                    BLOCK: tl.constexpr, BLOCKS: tl.constexpr):
-        """One program a row. The row is read once, keeping each block's maximum and sum; the CDF over blocks says in
-        which one the draw falls, and only that block is read again."""
-        r = tl.program_id(0).to(tl.int64)
-        row_logits = logits + r * stride
+    def load_scaled(logits, at, V, temperature):
+        return tl.load(logits + at, mask=at < V, other=float("-inf")).to(tl.float32) / temperature
+
+    @triton.jit
+    def block_sums(logits, V, temperature, floor, BLOCK: tl.constexpr, BLOCKS: tl.constexpr):
+        """One read of a row -> of each block of it, over the logits x from `floor` on: the maximum, the sum of
+        exp(x - maximum), and that sum weighted by x - maximum (the compiler drops it where it is not used)."""
         lane = tl.arange(0, BLOCK)
         block = tl.arange(0, BLOCKS)
         block_max = tl.full([BLOCKS], float("-inf"), tl.float32)
         block_sum = tl.zeros([BLOCKS], tl.float32)
+        block_dot = tl.zeros([BLOCKS], tl.float32)
         for b in range(0, tl.cdiv(V, BLOCK)):
-            at = b * BLOCK + lane
-            x = tl.load(row_logits + at, mask=at < V, other=float("-inf")).to(tl.float32) / temperature
+            x = load_scaled(logits, b * BLOCK + lane, V, temperature)
+            x = tl.where(x < floor, float("-inf"), x)  # a NaN stays
             top = tl.max(x, 0)
-            total = tl.sum(tl.exp(x - tl.where(top == float("-inf"), 0.0, top)), 0)
+            below = x - tl.where(top == float("-inf"), 0.0, top)
+            weight = tl.exp(below)
             block_max = tl.where(block == b, top, block_max)
-            block_sum = tl.where(block == b, total, block_sum)
+            block_sum = tl.where(block == b, tl.sum(weight, 0), block_sum)
+            block_dot = tl.where(block == b, tl.sum(tl.where(weight > 0, weight * below, 0.0), 0), block_dot)
+        return block_max, block_sum, block_dot
 
+    @triton.jit
+    def threshold(logits, V, temperature, row_max, floor, goal, COUNT: tl.constexpr, BLOCK: tl.constexpr):
+        """The least logit from `floor` on such that the weight strictly above it is below `goal`; a token weighs 1 (COUNT)
+        or exp(x - row_max). Bisection, a read of the row each time, that ends as soon as no other logit is left between the
+        bounds. What lies 104 below the maximum weighs nothing in fp32 and does not matter."""
+        lane = tl.arange(0, BLOCK)
+        low = tl.maximum(floor, row_max - 104.0)  # logits below it are out
+        high = row_max  # logits from it on stay
+        while low < high:
+            middle = low + (high - low) * 0.5
+            middle = tl.where(middle < high, middle, low)
+            above = tl.zeros([BLOCK], tl.float32)
+            under = tl.full([BLOCK], float("-inf"), tl.float32)
+            over = tl.full([BLOCK], float("inf"), tl.float32)
+            for b in range(0, tl.cdiv(V, BLOCK)):
+                x = load_scaled(logits, b * BLOCK + lane, V, temperature)
+                is_above = x > middle
+                if COUNT:
+                    above += tl.where(is_above, 1.0, 0.0)
+                else:
+                    above += tl.where(is_above, tl.exp(x - row_max), 0.0)
+                under = tl.maximum(under, tl.where(is_above | (x < floor), float("-inf"), x))
+                over = tl.minimum(over, tl.where(is_above, x, float("inf")))
+            stay = tl.sum(above, 0) < goal  # then the next logit at or under the middle stays too
+            none_between = tl.min(over, 0) >= high
+            next_low = tl.where(stay, low, tl.where(none_between, high, middle))
+            high = tl.where(stay, tl.maximum(tl.max(under, 0), low), high)
+            low = next_low
+        return high
+
+    @triton.jit
+    def draw_kernel(logits, tokens, logprobs, full_logprobs, entropies, rows, positions, seed, temperature, top_k, top_p,
+                    V, stride, GREEDY: tl.constexpr, TOP_K: tl.constexpr, TOP_P: tl.constexpr, ENTROPY: tl.constexpr,
+                    BLOCK: tl.constexpr, BLOCKS: tl.constexpr):
+        """One program a row. The CDF over the sums of the blocks says in which one the draw falls, and that one is read
+        again; without truncation the row is read once."""
+        r = tl.program_id(0).to(tl.int64)
+        logits += r * stride
+        lane = tl.arange(0, BLOCK)
+        block = tl.arange(0, BLOCKS)
+        floor = float("-inf")
+        block_max, block_sum, block_dot = block_sums(logits, V, temperature, floor, BLOCK, BLOCKS)
         row_max = tl.max(block_max, 0)
         weight = block_sum * tl.exp(block_max - row_max)
+        full_sum = tl.sum(weight, 0)
+        if TOP_K:
+            floor = threshold(logits, V, temperature, row_max, floor, top_k, True, BLOCK)
+        if TOP_P:
+            goal = top_p * full_sum
+            if TOP_K:
+                kept_max, kept_sum, _ = block_sums(logits, V, temperature, floor, BLOCK, BLOCKS)
+                goal = top_p * tl.sum(kept_sum * tl.exp(kept_max - row_max), 0)
+            floor = threshold(logits, V, temperature, row_max, floor, goal, False, BLOCK)
+        if TOP_K or TOP_P:
+            block_max, block_sum, block_dot = block_sums(logits, V, temperature, floor, BLOCK, BLOCKS)
+            weight = block_sum * tl.exp(block_max - row_max)
         row_sum = tl.sum(weight, 0)
-        row = tl.load(rows + r)
-        word, _, _, _ = tl.philox(seed, tl.load(positions + r).to(tl.uint32), row.to(tl.uint32),
-                                  (row >> 32).to(tl.uint32), 0)
-        target = (word >> 8).to(tl.float32) * 5.9604644775390625e-08 * row_sum  # UNIFORM_STEP
-        # Rounding may leave the target past the last sum: then the last block, or token, of any weight is meant.
-        below = tl.sum((tl.cumsum(weight, 0) <= target).to(tl.int32), 0)
-        chosen = tl.minimum(below, tl.max(tl.where(weight > 0, block, 0), 0))
-        before = tl.sum(tl.where(block < chosen, weight, 0.0), 0)
 
-        at = chosen * BLOCK + lane
-        x = tl.load(row_logits + at, mask=at < V, other=float("-inf")).to(tl.float32) / temperature
-        w = tl.exp(x - row_max)
-        below = tl.sum((before + tl.cumsum(w, 0) <= target).to(tl.int32), 0)
-        pick = tl.minimum(below, tl.max(tl.where(w > 0, lane, 0), 0))
+        if GREEDY:
+            target = 0.0
+            before = 0.0
+            chosen = tl.min(tl.where(block_max == row_max, block, BLOCKS - 1), 0)
+        else:
+            row = tl.load(rows + r)
+            word, _, _, _ = tl.philox(seed, tl.load(positions + r).to(tl.uint32), row.to(tl.uint32),
+                                      (row >> 32).to(tl.uint32), 0)
+            target = (word >> 8).to(tl.float32) * 5.9604644775390625e-08 * row_sum  # UNIFORM_STEP
+            # Rounding may leave the target past the last sum: then the last block, or token, of any weight is meant.
+            chosen = tl.sum((tl.cumsum(weight, 0) <= target).to(tl.int32), 0)
+            chosen = tl.minimum(chosen, tl.max(tl.where(weight > 0, block, 0), 0))
+            before = tl.sum(tl.where(block < chosen, weight, 0.0), 0)
+        x = load_scaled(logits, chosen * BLOCK + lane, V, temperature)
+        x = tl.where(x < floor, float("-inf"), x)
+        if GREEDY:
+            pick = tl.min(tl.where(x == row_max, lane, BLOCK - 1), 0)
+        else:
+            w = tl.exp(x - row_max)
+            pick = tl.sum((before + tl.cumsum(w, 0) <= target).to(tl.int32), 0)
+            pick = tl.minimum(pick, tl.max(tl.where(w > 0, lane, 0), 0))
         picked = tl.sum(tl.where(lane == pick, x, 0.0), 0)
-        tl.store(tokens + r, (chosen * BLOCK + pick).to(tl.int64))
+        tl.store(tokens + r, tl.minimum(chosen * BLOCK + pick, V - 1).to(tl.int64))
         tl.store(logprobs + r, picked - row_max - tl.log(row_sum))
+        tl.store(full_logprobs + r, picked - row_max - tl.log(full_sum))
+        if ENTROPY:
+            share = tl.exp(block_max - row_max)
+            dot = tl.where(block_sum > 0, share * (block_dot + (block_max - row_max) * block_sum), 0.0)
+            tl.store(entropies + r, tl.log(row_sum) - tl.sum(dot, 0) / row_sum)
 
 
-def draw_triton(logits_RV, seed, row_R, position_R, temperature=1.0):
-    """The Triton version of `draw` without truncation; one read of the logits and one block of them more."""
+def draw_triton(logits_RV, seed, row_R, position_R, temperature=1.0, top_k=0, top_p=1.0, entropy=False):
+    """The Triton version of `draw`. Without truncation it reads the logits once and one block of each row again; top-k
+    and top-p search their threshold in some ten to twenty further reads, without sorting."""
     R, V = logits_RV.shape
     logits_RV = logits_RV if logits_RV.stride(1) == 1 else logits_RV.contiguous()
+    greedy = temperature == 0
     token_R = torch.empty(R, dtype=torch.int64, device=logits_RV.device)
-    logprob_R = torch.empty(R, dtype=torch.float32, device=logits_RV.device)
-    BLOCK = min(4096, triton.next_power_of_2(V))
+    logprob_R, full_logprob_R, entropy_R = torch.empty(3, R, dtype=torch.float32, device=logits_RV.device)
+    BLOCK = min(8192, triton.next_power_of_2(V))
     BLOCKS = triton.next_power_of_2(triton.cdiv(V, BLOCK))
-    draw_kernel[(R,)](logits_RV, token_R, logprob_R, row_R, position_R, seed, temperature, V, logits_RV.stride(0),
-                      BLOCK=BLOCK, BLOCKS=BLOCKS)
-    return token_R, logprob_R
+    draw_kernel[(R,)](logits_RV, token_R, logprob_R, full_logprob_R, entropy_R, row_R, position_R, seed,
+                      1.0 if greedy else float(temperature), top_k, float(top_p), V, logits_RV.stride(0),
+                      GREEDY=greedy, TOP_K=0 < top_k < V and not greedy, TOP_P=top_p < 1 and not greedy, ENTROPY=entropy,
+                      BLOCK=BLOCK, BLOCKS=BLOCKS, num_warps=max(1, min(16, BLOCK // 256)))
+    return Draw(token_R, logprob_R, full_logprob_R, entropy_R if entropy else None)

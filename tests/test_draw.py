@@ -46,7 +46,7 @@ def test_draws_follow_the_distribution(how):
     p[order[cut:]] = 0
     p /= p.sum()
     R = 100_000
-    token, logprob = draw_plain(logits.expand(R, -1), 11, torch.arange(R), torch.zeros(R, dtype=torch.int64), **how)
+    token, logprob, *_ = draw_plain(logits.expand(R, -1), 11, torch.arange(R), torch.zeros(R, dtype=torch.int64), **how)
     counts = np.bincount(token.numpy(), minlength=17)
     kept = p > 0
     assert counts[~kept].sum() == 0
@@ -61,7 +61,7 @@ def test_ties_at_the_threshold_all_stay():
 
 def test_greedy_and_its_logprob():
     logits = torch.randn(5, 50)
-    token, logprob = draw(logits, 0, *keys(5), temperature=0)
+    token, logprob, *_ = draw(logits, 0, *keys(5), temperature=0)
     assert token.equal(logits.argmax(-1))
     assert torch.allclose(logprob, logits.log_softmax(-1).amax(-1))
 

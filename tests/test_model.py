@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer as HFTokenizer
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
+from kernels.write import norm_rotate
 from model import ModelConfig, Tokenizer, Transformer, causal_attention, load, save
 from tiny.make import CHAT_TEMPLATE
 
@@ -148,8 +149,9 @@ def test_cache_and_positions(tmp_path):
     model, tokens, asked = load(tmp_path / "m"), torch.randint(61, (2, 20)), []
 
     class Cache:
-        def attend(self, layer, q, k, v):
+        def attend(self, layer, q, k, v, norms, cos, sin):
             asked.append(layer)
+            q, k = (norm_rotate(x, weight, norms[2], cos, sin) for x, weight in ((q, norms[0]), (k, norms[1])))
             return causal_attention(q, k, v)
 
     assert model(tokens).equal(model(tokens, torch.arange(20).expand(2, 20), Cache()))
