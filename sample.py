@@ -262,9 +262,9 @@ class Sampler:
         self.is_stop_V[list(tokenizer.stop_ids)] = True
         self.kv_bytes = kv_gb and kv_gb * 1e9
         self.cache, self.graphs, self.graph_width = None, {}, 0
-        on_cuda = self.device.type == "cuda"
-        self.burst = 8 if on_cuda else 1  # decode steps between two looks: a look makes the device wait
-        if on_cuda:
+        self.use_graphs = self.device.type == "cuda"
+        self.burst = 8 if self.use_graphs else 1  # decode steps between two looks: a look makes the device wait
+        if self.use_graphs:
             for block in model.layers:
                 block.input_layernorm.compile(dynamic=True)
                 block.feed_forward = torch.compile(block.feed_forward, dynamic=True)
@@ -358,15 +358,15 @@ class Sampler:
         return torch.from_numpy(array).to(self.device)
 
     def _pad(self, running, padding):
-        """On CUDA, the running slots filled up to the ladder's next size with the slot that is no row's."""
-        if self.device.type != "cuda":
+        """For graphs, the running slots filled up to the ladder's next size with the slot that is no row's."""
+        if not self.use_graphs:
             return running
         size = next((size for size in LADDER if size >= len(running)), len(running))
         return np.append(running, np.full(size - len(running), padding))
 
     def _pages_in_use(self, schedule, size):
-        """The page tables of the running rows: on the CPU as wide as the longest needs, on CUDA of the graphs' width."""
-        if self.device.type != "cuda":
+        """The page tables of the running rows: as wide as the longest needs, or for graphs of their size and width."""
+        if not self.use_graphs:
             return schedule.table[schedule.running, :schedule.owned[schedule.running].max()]
         table = np.full((size, self.graph_width), BIN, dtype=np.int32)
         table[:len(schedule.running), :schedule.table.shape[1]] = schedule.table[schedule.running]
@@ -413,9 +413,8 @@ class Sampler:
 
     def _forward(self, token_A, position_A, table_An):
         """Logits [A, V] after each running row's newest token; on CUDA by the graph of this batch size."""
-        if self.device.type != "cuda":
-            self.cache.begin_decode(table_An, position_A)
-            return self.model.logits(self.model(token_A[:, None], position_A[:, None], self.cache)[:, 0])
+        if not self.use_graphs:
+            return self._next_logits(token_A, position_A, table_An)
         if len(token_A) not in self.graphs:
             self.graphs[len(token_A)] = self._capture(token_A, position_A, table_An)
         graph, inputs, logits_AV = self.graphs[len(token_A)]
@@ -424,24 +423,22 @@ class Sampler:
         graph.replay()
         return logits_AV
 
+    def _next_logits(self, token_A, position_A, table_An):
+        self.cache.begin_decode(table_An, position_A)
+        return self.model.logits(self.model(token_A[:, None], position_A[:, None], self.cache)[:, 0])
+
     def _capture(self, *inputs):
-        """Records the decode step's forward pass at fixed addresses -> (graph, its inputs, its logits)."""
+        """Records `_next_logits` at fixed addresses -> (graph, its inputs, its logits)."""
         inputs = [x.clone() for x in inputs]
-
-        def forward():
-            token_A, position_A, table_An = inputs
-            self.cache.begin_decode(table_An, position_A)
-            return self.model.logits(self.model(token_A[:, None], position_A[:, None], self.cache)[:, 0])
-
         stream = torch.cuda.Stream()  # what compiles or allocates on first use must have done so before the capture
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            forward()
+            self._next_logits(*inputs)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         pool = next(iter(self.graphs.values()))[0].pool() if self.graphs else None
         with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):  # other threads may talk to the device
-            logits_AV = forward()
+            logits_AV = self._next_logits(*inputs)
         return graph, inputs, logits_AV
 
     def _collect(self, slots, schedule, rows, done):
