@@ -31,6 +31,7 @@ from model import MATH_INSTRUCTION, Tokenizer, causal_attention, compute_dtype, 
 
 PREFILL_TOKENS = 4096  # the most prompt tokens computed between two looks, so that decoding rows never wait long
 LADDER = [1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096]  # graphs' batch sizes
+RESERVE = 2  # pages kept free for each running row: with fewer, rows are put back often; with more, too few run
 BIN = 0  # the page that padding is written to; what stands there is never read
 
 
@@ -149,7 +150,7 @@ class Schedule:
         self.free_count += len(free)
 
     def admit(self):
-        """Starts waiting rows while there are slots and pages, leaving a page free for every running row to grow.
+        """Starts waiting rows while there are slots and pages, leaving RESERVE pages free for every running row to grow.
 
         -> (prefixes to compute, each with its pages; slots that start; [2, n] pages to copy after that: source and target)
         """
@@ -160,7 +161,7 @@ class Schedule:
             shared = group.prefix // self.page_size
             own = self.pages_up_to(group.prefix + min(self.burst - 1, group.rows[0][2])) - shared
             prefix_pages = -(-group.prefix // self.page_size) if group.pages is None else 0
-            if self.free_count < own + prefix_pages + running:
+            if self.free_count < own + prefix_pages + RESERVE * running:
                 if running or not self._release_prefixes():
                     break
                 continue
@@ -262,6 +263,7 @@ class Sampler:
         self.is_stop_V[list(tokenizer.stop_ids)] = True
         self.kv_bytes = kv_gb and kv_gb * 1e9
         self.cache, self.graphs, self.graph_width = None, {}, 0
+        self.put_back = 0  # rows that the last call put back, in this process
         self.use_graphs = self.device.type == "cuda"
         self.burst = 8 if self.use_graphs else 1  # decode steps between two looks: a look makes the device wait
         if self.use_graphs:
@@ -306,6 +308,7 @@ class Sampler:
 
     def _run(self, groups, how, bar, watch):
         """Completions by row number of the rows of `groups`."""
+        self.put_back = 0
         if not groups:
             return {}
         total = sum(len(group.rows) for group in groups)
@@ -321,17 +324,7 @@ class Sampler:
             table_An = self._on_device(self._pages_in_use(schedule, slot_A.numel()))
             for _ in range(self.burst):
                 self._decode(rows, slot_A, table_An, how)
-            running, A = schedule.running, len(schedule.running)
-            count, alive = rows.count[slot_A[:A]].cpu().numpy(), rows.alive[slot_A[:A]].cpu().numpy()
-            drawn = int((count - schedule.count[running]).sum())
-            schedule.count[running] = count
-            ended = running[~alive]
-            if watch:
-                for slot, tokens, more in zip(running, rows.token[slot_A[:A]].tolist(), alive):
-                    watch(schedule.entry[slot][1][0], tokens[1:1 + schedule.count[slot]], not more)
-            if len(ended):
-                self._collect(ended, schedule, rows, done)
-                schedule.end(ended)
+            drawn = self._look(schedule, rows, slot_A[:len(schedule.running)], done, watch)
             bar.set_postfix_str(f"{len(done)}/{total} rows done, {len(schedule.running)} running, "
                                 f"{1 - schedule.free_count / schedule.pages:.0%} of pages", refresh=False)
             bar.update(drawn)
@@ -441,6 +434,21 @@ class Sampler:
             logits_AV = self._next_logits(*inputs)
         return graph, inputs, logits_AV
 
+    def _look(self, schedule, rows, slot_A, done, watch):
+        """Reads from the device how far the running rows are, and collects those that have ended -> tokens drawn."""
+        running = schedule.running
+        count, alive = rows.count[slot_A].cpu().numpy(), rows.alive[slot_A].cpu().numpy()
+        drawn = int((count - schedule.count[running]).sum())
+        schedule.count[running] = count
+        if watch:
+            for slot, tokens, more in zip(running, rows.token[slot_A].tolist(), alive):
+                watch(schedule.entry[slot][1][0], tokens[1:1 + schedule.count[slot]], not more)
+        ended = running[~alive]
+        if len(ended):
+            self._collect(ended, schedule, rows, done)
+            schedule.end(ended)
+        return drawn
+
     def _collect(self, slots, schedule, rows, done):
         """Makes the `Completion`s of the rows in these slots."""
         slot = self._on_device(slots)
@@ -465,10 +473,13 @@ def group_rows(prompts, n, limits):
 
 
 def deal(groups, rank, world):
-    """This rank's share, shortest prompts first. Rows go round like cards in the order of their prompts' lengths: whole
-    groups, which share their prompt's pages, when there are many for each rank, else the rows of each group."""
+    """This rank's share, shortest prompts first. Rows go round like cards in the order of their prompts' lengths.
+
+    The completions of one prompt tend to be long together, so the rows of each group are spread, unless there are enough
+    groups for chance to even them out (tests/LOG.md): then whole groups are dealt, whose rows share their prompt's pages.
+    """
     groups = sorted(groups, key=lambda group: group.prefix)
-    if len(groups) >= 8 * world:
+    if len(groups) >= 64 * world:
         return groups[rank::world]
     shares, dealt = [], 0
     for group in groups:
