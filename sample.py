@@ -17,7 +17,7 @@ import hashlib
 import os
 import sys
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -38,13 +38,13 @@ BIN = 0  # the page that padding is written to; what stands there is never read
 @dataclass
 class Completion:
     """tokens: the drawn ids, with the stop token if it came. logprobs: one a token, under the distribution it was drawn
-    from (greedy: at temperature 1). full_logprobs: the same before top-k and top-p, as a trainer scores them. finished:
-    whether a stop token came within max_tokens."""
+    from (greedy: at temperature 1). finished: whether a stop token came within max_tokens. full_logprobs: the logprobs
+    before top-k and top-p, as a trainer scores them."""
 
     tokens: list
     logprobs: list
-    full_logprobs: list
     finished: bool
+    full_logprobs: list = field(default_factory=list)
 
 
 class PagedCache:
@@ -459,7 +459,7 @@ class Sampler:
             if np.isnan(logprob[i, c - 1]):
                 self.cache, self.graphs = None, {}  # it holds NaNs, which masked attention does not forget
                 raise FloatingPointError(f"the model gave NaN for row {row}")
-            done[row] = Completion(token[i, 1:c + 1].tolist(), logprob[i, :c].tolist(), full[i, :c].tolist(), stopped[i])
+            done[row] = Completion(token[i, 1:c + 1].tolist(), logprob[i, :c].tolist(), stopped[i], full[i, :c].tolist())
 
 
 def group_rows(prompts, n, limits):
@@ -504,7 +504,8 @@ def unpack(packed):
     rows, lengths, finished, *arrays = packed
     ends = np.cumsum(lengths)
     for i, row in enumerate(rows):
-        yield row, Completion(*(x[ends[i] - lengths[i]:ends[i]].tolist() for x in arrays), finished[i])
+        tokens, logprobs, full_logprobs = (x[ends[i] - lengths[i]:ends[i]].tolist() for x in arrays)
+        yield row, Completion(tokens, logprobs, finished[i], full_logprobs)
 
 
 def free_memory(device):

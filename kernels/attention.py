@@ -15,7 +15,7 @@ try:
 except ImportError:  # Triton exists for Linux only; elsewhere the plain twin is the only path
     triton = None
 
-CHUNK = 64  # rows gathered at once on the CPU: their pages stay in the cache between the two products
+GATHER = 2**19  # numbers that the plain twin gathers at once: they stay in a CPU's cache until they are used
 TILE = 64  # positions that a program of the kernel takes at once
 
 
@@ -31,13 +31,14 @@ def paged_attention(q_AHC, keys_KNPC, values_KNPC, table_An, length_A):
 
 def paged_attention_plain(q_AHC, keys_KNPC, values_KNPC, table_An, length_A):
     """The plain twin of `paged_attention`: gathers the pages of a few rows at a time. Quickest when neighbours have
-    similar lengths, since the longest of a chunk decides how much is gathered."""
+    similar lengths, since the longest of them decides how much is gathered."""
     K, N, P, C = keys_KNPC.shape
     first_page_K11 = torch.arange(K, device=q_AHC.device)[:, None, None] * N
     q_KAGC = q_AHC.unflatten(1, (K, -1)).transpose(0, 1)
     out_KAGC = torch.empty_like(q_KAGC)
-    for start in range(0, len(length_A), CHUNK):
-        rows = slice(start, start + CHUNK)
+    at_once = max(1, GATHER // (K * C * int(length_A.max())))
+    for start in range(0, len(length_A), at_once):
+        rows = slice(start, start + at_once)
         n = (int(length_A[rows].max()) - 1) // P + 1
         page = (table_An[rows, :n] + first_page_K11).flatten()
         k_KASC, v_KASC = (x.view(K * N, P * C).index_select(0, page).view(K, -1, n * P, C) for x in (keys_KNPC, values_KNPC))

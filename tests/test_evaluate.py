@@ -45,7 +45,7 @@ def test_grades_what_is_in_the_box():
         tokenizer = SimpleNamespace(chat=lambda system, user: user, decode=lambda tokens: tokens)
 
         def generate(self, prompts, n=1, temperature=1.0, **how):
-            return [[Completion(text, [], [], True) for text in said[p, int(temperature)]] for p in prompts]
+            return [[Completion(text, [], True) for text in said[p, int(temperature)]] for p in prompts]
 
     result = evaluate(Sampler(), [("one", "1"), ("two", "2")], samples=4)
     assert result.sampled.tolist() == [0.5, 0.25] and result.greedy.tolist() == [0, 1]

@@ -225,7 +225,7 @@ def test_every_row_is_dealt_once_and_long_prompts_are_spread(count, world):
 
 
 def test_completions_survive_packing():
-    done = {7: Completion([1, 2], [-0.5, -1.5], [-1.0, -2.0], True), 2: Completion([3], [-0.25], [-0.25], False)}
+    done = {7: Completion([1, 2], [-0.5, -1.5], True, [-1.0, -2.0]), 2: Completion([3], [-0.25], False, [-0.25])}
     assert dict(unpack(pack(done))) == done and dict(unpack(pack({}))) == {}
 
 
