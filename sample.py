@@ -296,8 +296,8 @@ class Sampler:
         rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         groups = deal(group_rows(prompts, n, limits), rank, world)
         pause = 0 if sys.stderr.isatty() else 30  # seconds; in a log file each state of the bar is a line
-        with tqdm(desc=progress, unit=" tokens", leave=False, mininterval=max(0.1, pause), delay=pause,
-                  disable=progress is None or rank > 0) as bar:
+        with tqdm(desc=progress, unit="", unit_scale=True, bar_format="{desc}: {n_fmt} tokens, {rate_noinv_fmt}{postfix}",
+                  leave=False, mininterval=max(0.1, pause), delay=pause, disable=progress is None or rank > 0) as bar:
             how = dict(temperature=temperature, top_p=top_p, top_k=top_k, seed=seed)
             done = self._run(groups, how, bar, watch and (lambda row, *news: watch(row // n, row % n, *news)))
         if world > 1:
@@ -325,8 +325,8 @@ class Sampler:
             for _ in range(self.burst):
                 self._decode(rows, slot_A, table_An, how)
             drawn = self._look(schedule, rows, slot_A[:len(schedule.running)], done, watch)
-            bar.set_postfix_str(f"{len(done)}/{total} rows done, {len(schedule.running)} running, "
-                                f"{1 - schedule.free_count / schedule.pages:.0%} of pages", refresh=False)
+            bar.set_postfix_str(f"{len(done)}/{total} rows, {len(schedule.running)} running, "
+                                f"{1 - schedule.free_count / schedule.pages:.0%} pages", refresh=False)
             bar.update(drawn)
         self.put_back = schedule.put_back
         return done
