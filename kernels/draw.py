@@ -50,7 +50,7 @@ def draw_plain(logits_RV, seed, row_R, position_R, temperature=1.0, top_k=0, top
         token_R = logits_RV.argmax(-1)
         logprob_R = logprob_RV.gather(-1, token_R[:, None])[:, 0]
         return Draw(token_R, logprob_R, logprob_R, -(logprob_RV.exp() * logprob_RV.clamp_min(-1e30)).sum(-1) if entropy else None)
-    scaled_RV = logits_RV.float() / temperature
+    scaled_RV = logits_RV.float() * (1 / temperature)
     kept_RV = truncate(scaled_RV, top_k, top_p)
     weight_RV = (kept_RV - kept_RV.amax(-1, keepdim=True)).exp()
     # A parallel scan in fp32 is not monotone, and a step of it at a token of weight 0 could be drawn.
@@ -101,11 +101,11 @@ def philox_uniform(seed, row_R, position_R):
 if triton is not None:
 
     @triton.jit
-    def load_scaled(logits, at, V, temperature):
-        return tl.load(logits + at, mask=at < V, other=float("-inf")).to(tl.float32) / temperature
+    def load_scaled(logits, at, V, scale):
+        return tl.load(logits + at, mask=at < V, other=float("-inf")).to(tl.float32) * scale
 
     @triton.jit
-    def block_sums(logits, V, temperature, floor, BLOCK: tl.constexpr, BLOCKS: tl.constexpr):
+    def block_sums(logits, V, scale, floor, BLOCK: tl.constexpr, BLOCKS: tl.constexpr):
         """One read of a row -> of each block of it, over the logits x from `floor` on: the maximum, the sum of
         exp(x - maximum), and that sum weighted by x - maximum (the compiler drops it where it is not used)."""
         lane = tl.arange(0, BLOCK)
@@ -113,8 +113,8 @@ if triton is not None:
         block_max = tl.full([BLOCKS], float("-inf"), tl.float32)
         block_sum = tl.zeros([BLOCKS], tl.float32)
         block_dot = tl.zeros([BLOCKS], tl.float32)
-        for b in range(0, tl.cdiv(V, BLOCK)):
-            x = load_scaled(logits, b * BLOCK + lane, V, temperature)
+        for b in tl.range(0, tl.cdiv(V, BLOCK), num_stages=4):
+            x = load_scaled(logits, b * BLOCK + lane, V, scale)
             x = tl.where(x < floor, float("-inf"), x)  # a NaN stays
             top = tl.max(x, 0)
             below = x - tl.where(top == float("-inf"), 0.0, top)
@@ -125,7 +125,7 @@ if triton is not None:
         return block_max, block_sum, block_dot
 
     @triton.jit
-    def threshold(logits, V, temperature, row_max, floor, goal, COUNT: tl.constexpr, BLOCK: tl.constexpr):
+    def threshold(logits, V, scale, row_max, floor, goal, COUNT: tl.constexpr, BLOCK: tl.constexpr):
         """The least logit from `floor` on such that the weight strictly above it is below `goal`; a token weighs 1 (COUNT)
         or exp(x - row_max). Bisection, a read of the row each time, that ends as soon as no other logit is left between the
         bounds. What lies 104 below the maximum weighs nothing in fp32 and does not matter."""
@@ -138,8 +138,8 @@ if triton is not None:
             above = tl.zeros([BLOCK], tl.float32)
             under = tl.full([BLOCK], float("-inf"), tl.float32)
             over = tl.full([BLOCK], float("inf"), tl.float32)
-            for b in range(0, tl.cdiv(V, BLOCK)):
-                x = load_scaled(logits, b * BLOCK + lane, V, temperature)
+            for b in tl.range(0, tl.cdiv(V, BLOCK), num_stages=4):
+                x = load_scaled(logits, b * BLOCK + lane, V, scale)
                 is_above = x > middle
                 if COUNT:
                     above += tl.where(is_above, 1.0, 0.0)
@@ -155,7 +155,7 @@ if triton is not None:
         return high
 
     @triton.jit
-    def draw_kernel(logits, tokens, logprobs, full_logprobs, entropies, rows, positions, seed, temperature, top_k, top_p,
+    def draw_kernel(logits, tokens, logprobs, full_logprobs, entropies, rows, positions, seed, scale, top_k, top_p,
                     V, stride, GREEDY: tl.constexpr, TOP_K: tl.constexpr, TOP_P: tl.constexpr, ENTROPY: tl.constexpr,
                     BLOCK: tl.constexpr, BLOCKS: tl.constexpr):
         """One program a row. The CDF over the sums of the blocks says in which one the draw falls, and that one is read
@@ -165,20 +165,20 @@ if triton is not None:
         lane = tl.arange(0, BLOCK)
         block = tl.arange(0, BLOCKS)
         floor = float("-inf")
-        block_max, block_sum, block_dot = block_sums(logits, V, temperature, floor, BLOCK, BLOCKS)
+        block_max, block_sum, block_dot = block_sums(logits, V, scale, floor, BLOCK, BLOCKS)
         row_max = tl.max(block_max, 0)
         weight = block_sum * tl.exp(block_max - row_max)
         full_sum = tl.sum(weight, 0)
         if TOP_K:
-            floor = threshold(logits, V, temperature, row_max, floor, top_k, True, BLOCK)
+            floor = threshold(logits, V, scale, row_max, floor, top_k, True, BLOCK)
         if TOP_P:
             goal = top_p * full_sum
             if TOP_K:
-                kept_max, kept_sum, _ = block_sums(logits, V, temperature, floor, BLOCK, BLOCKS)
+                kept_max, kept_sum, _ = block_sums(logits, V, scale, floor, BLOCK, BLOCKS)
                 goal = top_p * tl.sum(kept_sum * tl.exp(kept_max - row_max), 0)
-            floor = threshold(logits, V, temperature, row_max, floor, goal, False, BLOCK)
+            floor = threshold(logits, V, scale, row_max, floor, goal, False, BLOCK)
         if TOP_K or TOP_P:
-            block_max, block_sum, block_dot = block_sums(logits, V, temperature, floor, BLOCK, BLOCKS)
+            block_max, block_sum, block_dot = block_sums(logits, V, scale, floor, BLOCK, BLOCKS)
             weight = block_sum * tl.exp(block_max - row_max)
         row_sum = tl.sum(weight, 0)
 
@@ -195,7 +195,7 @@ if triton is not None:
             chosen = tl.sum((tl.cumsum(weight, 0) <= target).to(tl.int32), 0)
             chosen = tl.minimum(chosen, tl.max(tl.where(weight > 0, block, 0), 0))
             before = tl.sum(tl.where(block < chosen, weight, 0.0), 0)
-        x = load_scaled(logits, chosen * BLOCK + lane, V, temperature)
+        x = load_scaled(logits, chosen * BLOCK + lane, V, scale)
         x = tl.where(x < floor, float("-inf"), x)
         if GREEDY:
             pick = tl.min(tl.where(x == row_max, lane, BLOCK - 1), 0)
@@ -221,10 +221,10 @@ def draw_triton(logits_RV, seed, row_R, position_R, temperature=1.0, top_k=0, to
     greedy = temperature == 0
     token_R = torch.empty(R, dtype=torch.int64, device=logits_RV.device)
     logprob_R, full_logprob_R, entropy_R = torch.empty(3, R, dtype=torch.float32, device=logits_RV.device)
-    BLOCK = min(8192, triton.next_power_of_2(V))
+    BLOCK = min(4096, triton.next_power_of_2(V))
     BLOCKS = triton.next_power_of_2(triton.cdiv(V, BLOCK))
     draw_kernel[(R,)](logits_RV, token_R, logprob_R, full_logprob_R, entropy_R, row_R, position_R, seed,
-                      1.0 if greedy else float(temperature), top_k, float(top_p), V, logits_RV.stride(0),
+                      1.0 if greedy else 1 / temperature, top_k, float(top_p), V, logits_RV.stride(0),
                       GREEDY=greedy, TOP_K=0 < top_k < V and not greedy, TOP_P=top_p < 1 and not greedy, ENTROPY=entropy,
-                      BLOCK=BLOCK, BLOCKS=BLOCKS, num_warps=max(1, min(16, BLOCK // 256)))
+                      BLOCK=BLOCK, BLOCKS=BLOCKS, num_warps=8)
     return Draw(token_R, logprob_R, full_logprob_R, entropy_R if entropy else None)

@@ -52,7 +52,7 @@ if triton is not None:
     @triton.jit
     def norm_rotate_heads(x, weight, eps, cos, sin, C, HEADS: tl.constexpr, NORM: tl.constexpr,
                           HEADS_PADDED: tl.constexpr, HALF_PADDED: tl.constexpr):
-        """The two halves [heads, C/2] of a token's heads, normed and rotated in fp32, and where they stand in x."""
+        """Norms and rotates a token's heads in place, in fp32 -> their two halves [heads, C/2], and where the first stands."""
         h = tl.arange(0, HEADS_PADDED)
         c = tl.arange(0, HALF_PADDED)
         half = C // 2
@@ -66,7 +66,10 @@ if triton is not None:
             b *= scale[:, None] * tl.load(weight + half + c, mask=c < half, other=0.0).to(tl.float32)[None, :]
         cosine = tl.load(cos + c, mask=c < half, other=0.0).to(tl.float32)[None, :]
         sine = tl.load(sin + c, mask=c < half, other=0.0).to(tl.float32)[None, :]
-        return a * cosine - b * sine, b * cosine + a * sine, at, used
+        first, second = a * cosine - b * sine, b * cosine + a * sine
+        tl.store(x + at, first, mask=used)
+        tl.store(x + at + half, second, mask=used)
+        return first, second, at, used
 
     @triton.jit
     def write_kernel(q, k, v, q_weight, k_weight, eps, cos, sin, keys, values, slots, q_stride, k_stride, v_stride,
@@ -78,16 +81,10 @@ if triton is not None:
         cos += token * half
         sin += token * half
         if tl.program_id(1) == 0:
-            q += token * q_stride
-            a, b, at, used = norm_rotate_heads(q, q_weight, eps, cos, sin, C, H, NORM, H_PADDED, HALF_PADDED)
-            tl.store(q + at, a, mask=used)
-            tl.store(q + at + half, b, mask=used)
+            norm_rotate_heads(q + token * q_stride, q_weight, eps, cos, sin, C, H, NORM, H_PADDED, HALF_PADDED)
         else:
-            k += token * k_stride
+            a, b, at, used = norm_rotate_heads(k + token * k_stride, k_weight, eps, cos, sin, C, K, NORM, K_PADDED, HALF_PADDED)
             v += token * v_stride
-            a, b, at, used = norm_rotate_heads(k, k_weight, eps, cos, sin, C, K, NORM, K_PADDED, HALF_PADDED)
-            tl.store(k + at, a, mask=used)
-            tl.store(k + at + half, b, mask=used)
             h = tl.arange(0, K_PADDED).to(tl.int64)
             place = h[:, None] * head_stride + tl.load(slots + token) * C + tl.arange(0, HALF_PADDED)[None, :]
             tl.store(keys + place, a, mask=used)
