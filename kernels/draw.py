@@ -46,18 +46,17 @@ def draw(logits_RV, seed, row_R, position_R, temperature=1.0, top_k=0, top_p=1.0
 def draw_plain(logits_RV, seed, row_R, position_R, temperature=1.0, top_k=0, top_p=1.0, entropy=False):
     """The plain twin of `draw`: the specification."""
     if temperature == 0:
-        logprob_RV = logits_RV.float().log_softmax(-1)
+        logprob_RV = logits_RV.log_softmax(-1, dtype=torch.float64)  # in fp32 the CPU's is off by 1e-4 for large V
         token_R = logits_RV.argmax(-1)
-        logprob_R = logprob_RV.gather(-1, token_R[:, None])[:, 0]
-        return Draw(token_R, logprob_R, logprob_R, -(logprob_RV.exp() * logprob_RV.clamp_min(-1e30)).sum(-1) if entropy else None)
+        logprob_R = logprob_RV.gather(-1, token_R[:, None])[:, 0].float()
+        entropy_R = -(logprob_RV.exp() * logprob_RV.clamp_min(-1e30)).sum(-1).float() if entropy else None
+        return Draw(token_R, logprob_R, logprob_R, entropy_R)
     scaled_RV = logits_RV.float() * (1 / temperature)
     kept_RV = truncate(scaled_RV, top_k, top_p)
     weight_RV = (kept_RV - kept_RV.amax(-1, keepdim=True)).exp()
     # A parallel scan in fp32 is not monotone, and a step of it at a token of weight 0 could be drawn.
     cdf_RV = weight_RV.cumsum(-1, dtype=torch.float64 if weight_RV.is_cuda else torch.float32)
-    target_R = philox_uniform(seed, row_R, position_R) * cdf_RV[:, -1]
-    token_R = torch.searchsorted(cdf_RV, target_R[:, None], right=True)[:, 0]
-    token_R = token_R.clamp(max=logits_RV.shape[1] - 1)
+    token_R = invert(cdf_RV, philox_uniform(seed, row_R, position_R)[:, None])[:, 0]
     logprob_R = (weight_RV.gather(-1, token_R[:, None])[:, 0] / cdf_RV[:, -1]).log().float()
     full_logprob_R, entropy_R = logprob_R, None
     if top_k or top_p < 1:
@@ -66,6 +65,12 @@ def draw_plain(logits_RV, seed, row_R, position_R, temperature=1.0, top_k=0, top
         prob_RV = weight_RV / weight_RV.sum(-1, keepdim=True)
         entropy_R = -torch.xlogy(prob_RV, prob_RV).sum(-1)
     return Draw(token_R, logprob_R, full_logprob_R, entropy_R)
+
+
+def invert(cdf_RV, uniform_RS):
+    """The tokens [R, S] that S uniforms of [0, 1) fall on, by each row's cumulative weights, whose last need not be 1."""
+    token_RS = torch.searchsorted(cdf_RV, uniform_RS * cdf_RV[:, -1:], right=True)
+    return token_RS.clamp(max=cdf_RV.shape[1] - 1)  # past the end: a row of NaN
 
 
 def truncate(scaled_RV, top_k, top_p):
@@ -77,7 +82,7 @@ def truncate(scaled_RV, top_k, top_p):
         kth_R1 = scaled_RV.topk(min(top_k, scaled_RV.shape[1])).values[:, -1:]
         scaled_RV = scaled_RV.masked_fill(scaled_RV < kth_R1, -torch.inf)
     if top_p < 1:
-        prob_RV = scaled_RV.softmax(-1)
+        prob_RV = scaled_RV.softmax(-1, dtype=torch.float64)
         descending_RV = prob_RV.sort(descending=True).values
         before_RV = descending_RV.cumsum(-1) - descending_RV
         least_R1 = descending_RV.masked_fill(before_RV >= top_p, torch.inf).amin(-1, keepdim=True)
