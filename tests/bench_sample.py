@@ -1,18 +1,24 @@
-"""Useful tokens a second of our sampler and of `transformers` generate, in turn, on the same weights and prompts.
+"""Speed and memory of the sampler, beside `transformers` on the same weights and beside what the machine can do at most.
 
-    python tests/bench_sample.py
+    python tests/bench_sample.py            # CPU, tiny: useful tokens/s against generate(), the share of the matmul rate
+    python tests/bench_sample.py memory     # bytes that a full cache takes against its pages' own arithmetic
+    python tests/bench_sample.py growth     # tokens/s by rows and context, as the README's table
+    python tests/bench_sample.py gpu        # Qwen3-4B's shape: generation, decode steps and kernels against their rooflines
 
-64 held-out questions, 10 completions of each with natural stops. Useful tokens are those up to each row's stop. The last
-line is JSON: the medians, and the median of the ratios of neighbouring rounds.
+Programs that are compared run in turn in one process; a ratio is one of medians. The last line is JSON.
 """
 
 import argparse
+import ctypes
+import gc
 import json
 import sys
 import time
 from pathlib import Path
 from statistics import median
+from types import SimpleNamespace
 
+import numpy as np
 import torch
 import transformers
 from tqdm import tqdm
@@ -21,46 +27,302 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from evaluate import SOLVER_SYSTEM, read_questions
-from model import Tokenizer, load
-from sample import Sampler
+from kernels.attention import paged_attention_triton
+from kernels.draw import draw_triton
+from model import ModelConfig, Tokenizer, Transformer, load
+from sample import PagedCache, Rows, Sampler
 
-N, MAX_TOKENS = 10, 160
+QWEN3_4B = dict(model_type="qwen3", vocab_size=151_936, hidden_size=2560, num_hidden_layers=36, num_attention_heads=32,
+                num_key_value_heads=8, head_dim=128, intermediate_size=9728, tie_word_embeddings=True, rope_theta=1e6)
+HOW = dict(seed=0, temperature=1.0, top_k=0, top_p=1.0)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=str(ROOT / "tiny"))
-    parser.add_argument("--rounds", type=int, default=5)
-    args = parser.parse_args()
-    tokenizer = Tokenizer(args.model)
-    questions = [question for question, _ in read_questions(ROOT / "tiny" / "heldout.jsonl")]
-    prompts = [tokenizer.chat(SOLVER_SYSTEM, q) for q in questions[::len(questions) // 64][:64]]
-    sampler = Sampler(load(args.model), tokenizer)
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32)
+def medians(programs, device, rounds=5, repeat=1):
+    """Median seconds of a call of each of these programs {name: call}, run in turn after one round to warm up."""
+    took = {name: [] for name in programs}
+    for i in range(rounds + 1):
+        for name, call in programs.items():
+            wait(device)
+            start = time.perf_counter()
+            for _ in range(repeat):
+                call()
+            wait(device)
+            if i:
+                took[name].append((time.perf_counter() - start) / repeat)
+    return {name: median(times) for name, times in took.items()}
+
+
+def wait(device):
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def copy_bandwidth(device, numbers=2**28):
+    """Bytes read and written a second by a copy within the device's memory."""
+    source = torch.zeros(numbers, device=device)
+    target = torch.empty_like(source)
+    return 2 * source.nbytes / medians({"copy": lambda: target.copy_(source)}, device)["copy"]
+
+
+def matmul_rate(device, dtype, size=1024):
+    """FLOP/s of the product of two square matrices."""
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in "ab")
+    return 2 * size**3 / medians({"product": lambda: a @ b}, device, rounds=9)["product"]
+
+
+def forward_flops(config, context):
+    """Multiplications and additions of one token's forward pass: its matrices, the head among them, and its attention."""
+    attention = config.head_dim * (2 * config.heads + 2 * config.kv_heads) * config.width
+    matrices = config.layers * (attention + 3 * config.ffn * config.width) + config.vocab_size * config.width
+    return 2 * matrices + 4 * config.layers * config.heads * config.head_dim * context
+
+
+def cpu(folder=ROOT / "tiny", questions=64, n=10, max_tokens=160, rounds=5):
+    """64 held-out questions, 10 completions of each with natural stops; useful tokens are those up to each row's stop."""
+    tokenizer, device = Tokenizer(folder), torch.device("cpu")
+    asked = [question for question, _ in read_questions(ROOT / "tiny" / "heldout.jsonl")]
+    prompts = [tokenizer.chat(SOLVER_SYSTEM, q) for q in asked[::len(asked) // questions][:questions]]
+    sampler = Sampler(load(folder), tokenizer)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     T, stops = max(map(len, prompts)), torch.tensor(sorted(tokenizer.stop_ids))
     ids = torch.tensor([[0] * (T - len(p)) + p for p in prompts])
     mask = torch.tensor([[0] * (T - len(p)) + [1] * len(p) for p in prompts])
 
     def ours(seed):
-        return sum(len(c.tokens) for group in sampler.generate(prompts, n=N, max_tokens=MAX_TOKENS, seed=seed) for c in group)
+        return sum(len(c.tokens) for group in sampler.generate(prompts, n=n, max_tokens=max_tokens, seed=seed) for c in group)
 
     def hf(seed):
         torch.manual_seed(seed)
-        rows = theirs.generate(ids, attention_mask=mask, do_sample=True, top_k=0, num_return_sequences=N,
-                               max_new_tokens=MAX_TOKENS, eos_token_id=stops.tolist(), pad_token_id=0)[:, T:]
+        rows = theirs.generate(ids, attention_mask=mask, do_sample=True, top_k=0, num_return_sequences=n,
+                               max_new_tokens=max_tokens, eos_token_id=stops.tolist(), pad_token_id=0)[:, T:]
         stopped = torch.isin(rows, stops).int()
         return int((stopped.cumsum(1) - stopped == 0).sum())  # tokens up to the first stop, with it
 
-    rates = {"ours": [], "transformers": []}
-    for seed in tqdm(range(args.rounds + 1), unit=" rounds"):
+    tokens, took = ({"ours": [], "transformers": []} for _ in "ab")
+    for seed in tqdm(range(rounds + 1), unit=" rounds"):
         for name, generate in (("ours", ours), ("transformers", hf)):
             start = time.perf_counter()
-            tokens = generate(seed)
+            drawn = generate(seed)
             if seed:  # the first round warms up
-                rates[name].append(tokens / (time.perf_counter() - start))
-    ratio = median(a / b for a, b in zip(rates["ours"], rates["transformers"]))
+                tokens[name].append(drawn)
+                took[name].append(time.perf_counter() - start)
+    rate = {name: median(a / b for a, b in zip(tokens[name], took[name])) for name in tokens}
+    computed = median(tokens["ours"]) + sum(map(len, prompts))
+    context = T + median(tokens["ours"]) / len(prompts) / n / 2
+    share = computed * forward_flops(sampler.model.config, context) / median(took["ours"]) / matmul_rate(device, torch.float32)
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, transformers {transformers.__version__}")
-    print(json.dumps({"tokens_per_second": {k: round(median(v)) for k, v in rates.items()}, "ratio": round(ratio, 2)}))
+    return {"tokens_per_second": {name: round(value) for name, value in rate.items()},
+            "ratio": round(rate["ours"] / rate["transformers"], 2), "share_of_matmul_rate": round(share, 3)}
+
+
+def random_model(shape, device, dtype):
+    """A model of this shape with random weights, made on the device."""
+    torch.manual_seed(0)
+    with torch.device(device):
+        model = Transformer(ModelConfig.from_dict(shape)).to(dtype)
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.02)
+    return model.eval()
+
+
+def no_stops(shape):
+    """Stands for a tokenizer: rows end at their limits alone."""
+    return SimpleNamespace(stop_ids=set(), vocab_size=shape["vocab_size"])
+
+
+def decode_step(sampler, size, context):
+    """A call that decodes one token of `size` rows with `context` positions each, in pages in random order."""
+    n = (context - 1) // sampler.page_size + 1
+    if sampler.cache is None or sampler.cache.keys.shape[2] < size * n + 1:
+        sampler.cache, sampler.graphs = None, {}
+        sampler.cache = PagedCache(sampler.model.config, size * n + 1, sampler.page_size, sampler.device, sampler.dtype)
+        for x in (sampler.cache.keys, sampler.cache.values):
+            x.fill_(0.01)  # untouched zeros may have no memory behind them, and cost nothing to read
+    if sampler.graph_width != n:
+        sampler.graphs, sampler.graph_width = {}, n
+    rows, slot_A = Rows(size, 1, sampler.device), torch.arange(size, device=sampler.device)
+    rows.start += context - 1  # and no row is alive, so that it stays there
+    table_An = (torch.randperm(size * n, device=sampler.device).view(size, n) + 1).int()
+    return torch.no_grad()(lambda: sampler._decode(rows, slot_A, table_An, HOW))
+
+
+def growth(sampler, sizes=(1, 4, 16, 64, 256, 1024, 4096), contexts=(128, 512, 1024, 2048, 4096), rounds=5):
+    """Decoded tokens/s by rows and context, "-" where the pages do not fit -> a Markdown table."""
+    page_bytes = PagedCache.bytes_of_page(sampler.model.config, sampler.page_size, sampler.dtype)
+    table = [["rows", *(f"{c:,}" for c in contexts)], ["---"] * (len(contexts) + 1)]
+    for size in tqdm(sizes, unit=" sizes"):
+        cells = [f"{size:,}"]
+        for context in contexts:
+            fits = (size * -(-context // sampler.page_size) + 1) * page_bytes <= sampler.kv_bytes
+            took = fits and medians({"step": decode_step(sampler, size, context)}, sampler.device, rounds)["step"]
+            cells.append(f"{size / took:,.0f}" if fits else "-")
+        table.append(cells)
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in table)
+
+
+def memory(device, rows=32, positions=1024):
+    """Bytes that this process takes more after a run that fills its cache, against its pages x the bytes of a page."""
+    shape = dict(QWEN3_4B, vocab_size=1000, hidden_size=64, num_hidden_layers=8, num_attention_heads=4,
+                 num_key_value_heads=4, head_dim=64, intermediate_size=64)
+    model = random_model(shape, device, torch.float32)
+    Sampler(model, no_stops(shape), 2).generate([[1] * 8], 2, max_tokens=positions - 8)  # takes what is not the cache's
+    before = memory_in_use(device)
+    sampler = Sampler(model, no_stops(shape), rows)
+    sampler.generate([[1] * 8], rows, max_tokens=positions - 8)
+    taken = memory_in_use(device) - before
+    pages = sampler.cache.keys.shape[2]
+    expected = pages * PagedCache.bytes_of_page(model.config, sampler.page_size, torch.float32)
+    return {"pages": pages, "taken_mb": round(taken / 1e6, 1), "pages_mb": round(expected / 1e6, 1),
+            "ratio": round(taken / expected, 3)}
+
+
+def memory_in_use(device):
+    """Bytes; on the CPU (Linux) the resident set."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what is freed, and kept by malloc for later, is not in use
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmRSS"))
+
+
+def log_normal_lengths(questions, n, middle=600, cap=4096, sigma=0.8):
+    """Numbers of tokens [questions, n], log-normal around a median; sigma is the standard deviation of their logarithm."""
+    lengths = np.random.default_rng(0).lognormal(np.log(middle), sigma, (questions, n))
+    return lengths.clip(1, cap).astype(int)
+
+
+def generation(shape, device, dtype, bandwidth, questions=256, n=10, prompt=128, max_rows=512, kv_gb=None,
+               peer=None, **lengths):
+    """Output tokens/s of rows that end at drawn lengths, ours and by transformers' continuous batching, and the share of
+    the roofline: the weights once a step and each row's pages once, over the copy bandwidth. peer: settings of theirs."""
+    prompts = np.random.default_rng(1).integers(0, shape["vocab_size"], (questions, prompt)).tolist()
+    prompts = [p for p in prompts for _ in range(n)]  # equal prompts are one group to the sampler
+    limits = log_normal_lengths(questions, n, **lengths).flatten()
+    tokens = int(limits.sum())
+    took, steps, weights = our_seconds(shape, device, dtype, prompts, limits.tolist(), max_rows, kv_gb)
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    token_bytes = PagedCache.bytes_of_page(ModelConfig.from_dict(shape), 1, dtype)
+    read = float((limits * prompt + limits * (limits + 1) / 2).sum()) * token_bytes
+    least = (steps * weights + read) / bandwidth
+    theirs = peer_seconds(shape, device, dtype, prompts, limits.tolist(), peer)
+    return {"rows": len(prompts), "tokens": tokens, "steps": steps, "ours": round(tokens / took),
+            "transformers": round(tokens / theirs), "ratio": round(theirs / took, 2),
+            "roofline": round(tokens / least), "share_of_roofline": round(least / took, 3)}
+
+
+def our_seconds(shape, device, dtype, prompts, limits, max_rows, kv_gb):
+    """Seconds of one run -> them, the decode steps that it made and the bytes of the weights."""
+    model, steps = random_model(shape, device, dtype), []
+    sampler = Sampler(model, no_stops(shape), max_rows, kv_gb)
+    sampler.generate(prompts[:8], max_tokens=8)
+    decode = sampler._decode
+    sampler._decode = lambda *args: (steps.append(0), decode(*args))
+    start = time.perf_counter()
+    sampler.generate(prompts, max_tokens=limits, progress="ours")
+    return time.perf_counter() - start, len(steps), sum(p.nbytes for p in model.parameters())
+
+
+def peer_seconds(shape, device, dtype, prompts, limits, settings):
+    """Seconds that transformers' continuous batching takes for the same rows."""
+    config = transformers.Qwen3Config(**{k: v for k, v in shape.items() if k not in ("model_type", "rope_theta")},
+                                      rope_parameters={"rope_type": "default", "rope_theta": shape["rope_theta"]})
+    with torch.device(device):
+        model = transformers.Qwen3ForCausalLM(config).to(dtype).eval()
+    how = transformers.GenerationConfig(do_sample=True, temperature=1.0, top_k=0, top_p=1.0, eos_token_id=-1,
+                                        max_new_tokens=max(limits))
+    with model.continuous_batching_context_manager(
+            generation_config=how, continuous_batching_config=transformers.ContinuousBatchingConfig(**settings or {}),
+            block=True, timeout=5) as manager:
+        for warm in (True, False):
+            start = time.perf_counter()
+            asked = list(zip(prompts, limits))[:8] if warm else list(zip(prompts, limits))
+            for tokens, limit in asked:
+                manager.add_request(tokens, max_new_tokens=8 if warm else limit)
+            for _ in tqdm(asked, desc="transformers", unit=" rows"):
+                while not ((result := manager.get_result(timeout=1)) and result.is_finished()):
+                    if not manager.is_running():
+                        raise RuntimeError("transformers' continuous batching ended early; its messages stand above")
+                if result.error:
+                    raise RuntimeError(f"transformers' continuous batching: {result.error}")
+            took = time.perf_counter() - start
+    return took
+
+
+def steps(shape, device, dtype, bandwidth, sizes=(1, 16, 64, 256), context=1024, rounds=5):
+    """The decode step by rows: milliseconds, and the share of its roofline (weights and pages once)."""
+    model, result = random_model(shape, device, dtype), {}
+    sampler = Sampler(model, no_stops(shape))
+    token_bytes = PagedCache.bytes_of_page(model.config, 1, dtype)
+    for size in sizes:
+        took = medians({"step": decode_step(sampler, size, context)}, device, rounds, repeat=5)["step"]
+        least = (sum(p.nbytes for p in model.parameters()) + size * context * token_bytes) / bandwidth
+        result[size] = {"ms": round(1e3 * took, 2), "share_of_roofline": round(least / took, 3)}
+    return result
+
+
+def draws(device, dtype, bandwidth, R=256, V=151_936, rounds=9):
+    """The draw kernel without truncation against the copy bandwidth, and with top-p 0.95 against PyTorch's sort."""
+    logits = (torch.randn(R, V, device=device) * 3).to(dtype)
+    row_R, position_R = torch.arange(R, device=device), torch.zeros(R, dtype=torch.int64, device=device)
+
+    def by_sorting():
+        descending, index = logits.float().softmax(-1).sort(-1, descending=True)
+        descending[descending.cumsum(-1) - descending >= 0.95] = 0
+        return index.gather(-1, torch.multinomial(descending, 1))
+
+    took = medians({"plain": lambda: draw_triton(logits, 1, row_R, position_R),
+                    "top_p": lambda: draw_triton(logits, 1, row_R, position_R, top_p=0.95),
+                    "sorted top_p": by_sorting}, device, rounds)
+    return {"ms": {name: round(1e3 * t, 3) for name, t in took.items()},
+            "share_of_copy_bandwidth": round(logits.nbytes / took["plain"] / bandwidth, 3),
+            "top_p_ratio_to_sort": round(took["sorted top_p"] / took["top_p"], 2)}
+
+
+def attention(device, dtype, bandwidth, A=256, context=1024, H=32, K=8, C=128, P=16, rounds=9):
+    """The paged attention kernel, one layer, pages in random order, against the copy bandwidth."""
+    n = (context - 1) // P + 1
+    keys, values = (torch.randn(K, A * n + 1, P, C, device=device).to(dtype) for _ in "kv")
+    table_An = (torch.randperm(A * n, device=device).view(A, n) + 1).int()
+    length_A = torch.full((A,), context, device=device)
+    q_AHC = torch.randn(A, H, C, device=device).to(dtype)
+    took = medians({"attention": lambda: paged_attention_triton(q_AHC, keys, values, table_An, length_A)}, device, rounds)
+    read = 2 * A * K * context * C * dtype.itemsize
+    return {"ms": round(1e3 * took["attention"], 3), "share_of_copy_bandwidth": round(read / took["attention"] / bandwidth, 3)}
+
+
+def gpu(device, questions):
+    """Everything that needs a GPU, at the size of Qwen3-4B; prints each result as it comes."""
+    dtype, bandwidth = torch.bfloat16, copy_bandwidth(device)
+    result = {"device": torch.cuda.get_device_name(), "copy_gb_per_second": round(bandwidth / 1e9)}
+    for name, measure in (("draw", lambda: draws(device, dtype, bandwidth)),
+                          ("attention", lambda: attention(device, dtype, bandwidth)),
+                          ("steps", lambda: steps(QWEN3_4B, device, dtype, bandwidth)),
+                          ("memory", lambda: memory(device)),
+                          ("generation", lambda: generation(QWEN3_4B, device, dtype, bandwidth, questions))):
+        result[name] = measure()
+        print(f"{name}: {result[name]}", flush=True)
+    return result
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", nargs="?", default="cpu", choices=["cpu", "memory", "growth", "gpu"])
+    parser.add_argument("--rounds", type=int, default=5, help="of the cpu part")
+    parser.add_argument("--questions", type=int, default=256, help="of the gpu part, 10 completions each")
+    parser.add_argument("--kv_gb", type=float, default=8, help="the growth part's cache, in 10^9 bytes")
+    args = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if args.part == "gpu" and device.type == "cpu":
+        sys.exit("bench_sample.py: the gpu part needs a CUDA device")
+    if args.part == "growth":
+        result = growth(Sampler(load(ROOT / "tiny", device), Tokenizer(ROOT / "tiny"), kv_gb=args.kv_gb))
+    else:
+        result = {"cpu": lambda: cpu(rounds=args.rounds), "memory": lambda: memory(device),
+                  "gpu": lambda: gpu(device, args.questions)}[args.part]()
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

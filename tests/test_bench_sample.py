@@ -1,0 +1,66 @@
+"""The benchmark's parts run through at a tiny size on the CPU, the GPU's kernels in the interpreter; no time is judged."""
+
+import sys
+
+import bench_sample as bench
+import numpy as np
+import pytest
+import torch
+
+from kernels import draw
+from model import Tokenizer, load
+from sample import Sampler
+
+CPU = torch.device("cpu")
+SHAPE = dict(model_type="qwen3", vocab_size=200, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, head_dim=16,
+             num_key_value_heads=2, intermediate_size=48, tie_word_embeddings=True, rope_theta=1e6)
+needs_triton = pytest.mark.skipif(draw.triton is None, reason="Triton is not installed (it exists for Linux only)")
+
+
+def test_cpu(tiny):
+    result = bench.cpu(tiny, questions=4, n=2, max_tokens=8, rounds=1)
+    assert result["ratio"] > 0 and 0 < result["share_of_matmul_rate"] < 1
+
+
+def test_growth_leaves_out_what_does_not_fit(tiny):
+    lines = bench.growth(Sampler(load(tiny), Tokenizer(tiny), kv_gb=0.001), (1, 8), (16, 128), rounds=1).splitlines()
+    cells = [line.strip("| ").split(" | ") for line in lines]
+    assert [row[0] for row in cells] == ["rows", "---", "1", "8"] and cells[3][2] == "-"
+    assert all(int(cell.replace(",", "")) > 0 for cell in cells[2][1:] + cells[3][1:2])
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_memory():
+    """The pages are the memory: what else a run takes is within 5 %."""
+    result = bench.memory(CPU, rows=32, positions=512)
+    assert 0.95 < result["ratio"] < 1.05
+
+
+def test_lengths():
+    lengths = bench.log_normal_lengths(500, 10)
+    assert 550 < np.median(lengths) < 650 and lengths.max() == 4096 and lengths.min() >= 1
+
+
+def test_flops_of_a_matmul_only_model():
+    """Two layers: 2 x (32 x (64 + 2 x 32) + 64 x 32) for attention's matrices, 3 x 32 x 48 twice, the head; then the context."""
+    config = bench.ModelConfig.from_dict(SHAPE)
+    matrices = 2 * (32 * (64 + 2 * 32) + 64 * 32) + 2 * 3 * 32 * 48 + 200 * 32
+    assert bench.forward_flops(config, 0) == 2 * matrices
+    assert bench.forward_flops(config, 10) - 2 * matrices == 2 * 2 * 2 * 4 * 16 * 10  # layers, q k and p v, multiply and add
+
+
+def test_gpu_parts():
+    bandwidth = bench.copy_bandwidth(CPU, 2**16)
+    result = bench.steps(SHAPE, CPU, torch.float32, bandwidth, sizes=(1, 3), context=20, rounds=1)
+    assert [step["ms"] > 0 for step in result.values()] == [True, True]
+    result = bench.generation(SHAPE, CPU, torch.float32, bandwidth, questions=3, n=2, prompt=5, max_rows=4, kv_gb=0.01,
+                              peer={"num_blocks": 16, "max_batch_tokens": 64}, middle=6, cap=12)
+    assert result["rows"] == 6 and result["steps"] >= 12 and result["ratio"] > 0
+
+
+@needs_triton
+def test_gpu_kernels():
+    result = bench.draws(CPU, torch.float32, 1e9, R=2, V=300, rounds=1)
+    assert result["ms"]["plain"] > 0
+    result = bench.attention(CPU, torch.float32, 1e9, A=2, context=40, H=4, K=2, C=16, rounds=1)
+    assert result["ms"] > 0
