@@ -99,7 +99,7 @@ def main():
     parser.add_argument("--samples", type=int, default=16, help="samples a question (default 16)")
     parser.add_argument("--max_tokens", type=int, default=4096, help="most tokens of an answer (default 4096)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--max_rows", type=int, default=256, help="answers decoded together (default 256)")
+    parser.add_argument("--max_rows", type=int, default=512, help="answers decoded together (default 512)")
     parser.add_argument("--kv_gb", "--kv-gb", type=float, help="most that the key/value cache takes, in 10^9 bytes")
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -128,7 +128,7 @@ class Config:
     """longest completion of the Challenger"""
     max_answer_tokens: int = 160
     """longest completion of the Solver"""
-    max_rows: int = 256
+    max_rows: int = 512
     """completions decoded together; changes speed and memory only"""
     kv_gb: float = 0.0
     """most that a process's key/value cache takes, in 10^9 bytes, 0 for what is free; changes speed and memory only"""
@@ -162,7 +162,7 @@ PRESETS = {
     "paper": Config(
         model="Qwen/Qwen3-4B-Base", out="runs/paper", challenger_steps=5, challenger_prompts=128, challenger_lr=1e-6,
         pool=8000, solver_prompts=128, solver_lr=1e-6, max_question_tokens=4096, max_answer_tokens=4096,
-        max_rows=512, kv_gb=32.0, token_budget=4096, heldout="", truth=False),
+        kv_gb=32.0, token_budget=4096, heldout="", truth=False),
 }
 
 

@@ -248,7 +248,7 @@ class Rows:
 class Sampler:
     """Draws completions from one model. To play another role, copy that role's weights into `model`."""
 
-    def __init__(self, model, tokenizer, max_rows=256, kv_gb=None, page_size=16):
+    def __init__(self, model, tokenizer, max_rows=512, kv_gb=None, page_size=16):
         """max_rows: the most rows decoded together. kv_gb: the most that the cache may take, in 10^9 bytes; when not given,
         80 % of the memory that is free when it is first needed. page_size: positions of a page.
 

@@ -82,7 +82,7 @@ def cpu(folder=ROOT / "tiny", questions=64, n=10, max_tokens=160, rounds=5):
     tokenizer, device = Tokenizer(folder), torch.device("cpu")
     asked = [question for question, _ in read_questions(ROOT / "tiny" / "heldout.jsonl")]
     prompts = [tokenizer.chat(SOLVER_SYSTEM, q) for q in asked[::len(asked) // questions][:questions]]
-    sampler = Sampler(load(folder), tokenizer)
+    sampler = Sampler(load(folder), tokenizer, max_rows=questions * n)  # all at once, as theirs
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     T, stops = max(map(len, prompts)), torch.tensor(sorted(tokenizer.stop_ids))
     ids = torch.tensor([[0] * (T - len(p)) + p for p in prompts])
@@ -148,17 +148,22 @@ def decode_step(sampler, size, context):
 
 
 def growth(sampler, sizes=(1, 4, 16, 64, 256, 1024, 4096), contexts=(128, 512, 1024, 2048, 4096), rounds=5):
-    """Decoded tokens/s by rows and context, "-" where the pages do not fit -> a Markdown table."""
+    """Decoded tokens/s {rows: {context: rate}}, None where the pages do not fit."""
     page_bytes = PagedCache.bytes_of_page(sampler.model.config, sampler.page_size, sampler.dtype)
-    table = [["rows", *(f"{c:,}" for c in contexts)], ["---"] * (len(contexts) + 1)]
-    for size in tqdm(sizes, unit=" sizes"):
-        cells = [f"{size:,}"]
-        for context in contexts:
-            fits = (size * -(-context // sampler.page_size) + 1) * page_bytes <= sampler.kv_bytes
-            took = fits and medians({"step": decode_step(sampler, size, context)}, sampler.device, rounds)["step"]
-            cells.append(f"{size / took:,.0f}" if fits else "-")
-        table.append(cells)
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in table)
+    rates = {size: dict.fromkeys(contexts) for size in sizes}
+    for size, context in tqdm([(size, context) for size in sizes for context in contexts], unit=" cells"):
+        if (size * -(-context // sampler.page_size) + 1) * page_bytes <= sampler.kv_bytes:
+            took = medians({"step": decode_step(sampler, size, context)}, sampler.device, rounds)["step"]
+            rates[size][context] = round(size / took)
+    return rates
+
+
+def as_table(rates):
+    """`growth`'s rates in Markdown."""
+    lines = [["rows", *(f"{context:,}" for context in next(iter(rates.values())))]]
+    lines += [["---"] * len(lines[0])]
+    lines += [[f"{size:,}", *(f"{rate:,}" if rate else "-" for rate in of.values())] for size, of in rates.items()]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
 def memory(device, rows=32, positions=1024):
@@ -319,6 +324,7 @@ def main():
         sys.exit("bench_sample.py: the gpu part needs a CUDA device")
     if args.part == "growth":
         result = growth(Sampler(load(ROOT / "tiny", device), Tokenizer(ROOT / "tiny"), kv_gb=args.kv_gb))
+        print(as_table(result))
     else:
         result = {"cpu": lambda: cpu(rounds=args.rounds), "memory": lambda: memory(device),
                   "gpu": lambda: gpu(device, args.questions)}[args.part]()
