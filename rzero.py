@@ -16,7 +16,7 @@ This is the algorithm of the paper, not of its official code where the two diffe
 repetition penalty's clusters are found by average linkage; the clip range is 0.2; a group's std is the unbiased one.
 
 Every finished part is a file in the run folder (`--out`), written whole or not at all. Given again, the command goes on
-after the last finished part. All draws are functions of (seed, iteration, phase, step, row, position).
+after the last finished part. All draws are functions of (seed, iteration, phase, step, prompt, completion, position).
 """
 
 import argparse
