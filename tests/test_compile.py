@@ -41,11 +41,14 @@ def compile_kernel(file, name, dtype, constants):
     ("draw", "draw_kernel", "bf16", DRAW | dict(TOP_P=True)),
     ("draw", "draw_kernel", "fp32", DRAW | dict(TOP_K=True, TOP_P=True, ENTROPY=True)),
     ("draw", "draw_kernel", "bf16", DRAW | dict(GREEDY=True)),
+    ("draw", "draw_kernel", "bf16", DRAW | dict(BLOCK=1024, BLOCKS=1)),  # the shape of tiny/, as below
     ("attention", "attention_kernel", "bf16", ATTENTION),
     ("attention", "attention_kernel", "bf16", ATTENTION | dict(SPLITS=8)),
     ("attention", "attention_kernel", "fp32", ATTENTION | dict(C_PADDED=64, GROUP=1)),
+    ("attention", "attention_kernel", "bf16", ATTENTION | dict(HEADS=4, GROUP=2, C_PADDED=32, SPLITS=32)),
     ("attention", "merge_kernel", "bf16", dict(SPLITS=8, SPLITS_PADDED=8, C_PADDED=128)),
     ("write", "write_kernel", "bf16", WRITE),
+    ("write", "write_kernel", "bf16", WRITE | dict(H=4, K=2, H_PADDED=4, K_PADDED=2, HALF_PADDED=16)),
     ("write", "write_kernel", "fp32", WRITE | dict(NORM=False, H=12, H_PADDED=16, K=3, K_PADDED=4)),
 ])
 def test_kernel_compiles_for_sm_90(file, name, dtype, constants):
