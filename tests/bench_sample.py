@@ -144,7 +144,7 @@ def decode_step(sampler, size, context):
     rows, slot_A = Rows(size, 1, sampler.device), torch.arange(size, device=sampler.device)
     rows.start += context - 1  # and no row is alive, so that it stays there
     table_An = (torch.randperm(size * n, device=sampler.device).view(size, n) + 1).int()
-    return torch.no_grad()(lambda: sampler._decode(rows, slot_A, table_An, HOW))
+    return torch.inference_mode()(lambda: sampler._decode(rows, slot_A, table_An, HOW))
 
 
 def growth(sampler, sizes=(1, 4, 16, 64, 256, 1024, 4096), contexts=(128, 512, 1024, 2048, 4096), rounds=5):
