@@ -10,8 +10,9 @@ import pytest
 
 pytest.importorskip("triton", reason="Triton is not installed (it exists for Linux only)")
 ROOT = Path(__file__).parents[1]
-POINTERS = {"lengths": "*i64", "rows": "*i64", "positions": "*i64", "tokens": "*i64", "slots": "*i64", "table": "*i32",
-            "log_sums": "*fp32", "parts": "*fp32", "logprobs": "*fp32", "full_logprobs": "*fp32", "entropies": "*fp32"}
+POINTERS = dict.fromkeys(("lengths", "rows", "positions", "tokens", "slots", "targets"), "*i64") | {"table": "*i32"}
+POINTERS |= dict.fromkeys(("log_sums", "parts", "logprobs", "full_logprobs", "entropies", "grad_logprobs", "grad_entropies"),
+                          "*fp32")
 FLOATS = {"scale", "eps", "top_p"}
 DATA = {"logits", "q", "k", "v", "keys", "values", "out", "q_weight", "k_weight", "cos", "sin"}
 DRAW = dict(GREEDY=False, TOP_K=False, TOP_P=False, ENTROPY=False, BLOCK=4096, BLOCKS=64)
@@ -32,7 +33,8 @@ def compile_kernel(file, name, dtype, constants):
     aligned = {(i,): [["tt.divisibility", 16]] for i, (argument, kind) in enumerate(kinds.items())
                if kind[0] == "*" or argument.endswith("stride") or argument in ("C", "V", "P")}
     source = triton.compiler.ASTSource(fn=kernel, signature=kinds, constexprs=values, attrs=aligned)
-    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 8 if file == "draw" else 4})
+    options = {"num_warps": 8 if file in ("draw", "logprob") else 4}
+    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
     print(len(compiled.asm["cubin"]), "bytes,", "cp.async" in compiled.asm["ptx"])
 
 
@@ -42,6 +44,10 @@ def compile_kernel(file, name, dtype, constants):
     ("draw", "draw_kernel", "fp32", DRAW | dict(TOP_K=True, TOP_P=True, ENTROPY=True)),
     ("draw", "draw_kernel", "bf16", DRAW | dict(GREEDY=True)),
     ("draw", "draw_kernel", "bf16", DRAW | dict(BLOCK=1024, BLOCKS=1)),  # the shape of tiny/, as below
+    ("logprob", "reduce_kernel", "bf16", dict(BLOCK=4096)),
+    ("logprob", "reduce_kernel", "fp32", dict(BLOCK=1024)),
+    ("logprob", "gradient_kernel", "bf16", dict(BLOCK=4096)),
+    ("logprob", "gradient_kernel", "fp32", dict(BLOCK=1024)),
     ("attention", "attention_kernel", "bf16", ATTENTION),
     ("attention", "attention_kernel", "bf16", ATTENTION | dict(SPLITS=8)),
     ("attention", "attention_kernel", "fp32", ATTENTION | dict(C_PADDED=64, GROUP=1)),
@@ -57,7 +63,7 @@ def test_kernel_compiles_for_sm_90(file, name, dtype, constants):
     done = subprocess.run([sys.executable, __file__, repr((file, name, dtype, constants))], env=environment,
                           capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    if name in ("draw_kernel", "attention_kernel"):
+    if name in ("draw_kernel", "attention_kernel", "reduce_kernel"):
         assert done.stdout.strip().endswith("True")
 
 
