@@ -94,6 +94,14 @@ class ModelConfig:
         except KeyError as missing:
             raise ValueError(f"config.json has no {missing}") from None
 
+    def forward_flops(self, tokens, pairs, scored):
+        """Multiplications and additions of a forward pass of `tokens` tokens, of which `scored` get logits; pairs: how many
+        tokens they attend to, summed over them."""
+        attention = self.head_dim * (2 * self.heads + 2 * self.kv_heads) * self.width
+        matrices = self.layers * (attention + 3 * self.ffn * self.width)
+        products = self.layers * 2 * self.heads * self.head_dim * pairs
+        return 2 * (matrices * tokens + self.vocab_size * self.width * scored + products)
+
 
 def rope_frequencies(config, device):
     """Angular frequencies of the rotary embedding, fp32 [C/2], in radians a token.
@@ -288,7 +296,8 @@ def weight_files(folder):
 
 
 def load(path, device="cpu", dtype=torch.float32):
-    """Reads a Hugging Face folder or Hub id into a `Transformer` on `device` in `dtype`.
+    """Reads a Hugging Face folder or Hub id into a `Transformer` on `device` in `dtype`, None for each tensor's own; on the CPU
+    its memory is then the file's, which all processes share.
 
     The model is built without memory (on `meta`) and every parameter must be given exactly once, in its shape.
     Raises FileNotFoundError for a missing file; ValueError for a broken file, an unsupported config, or a tensor that is

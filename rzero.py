@@ -26,6 +26,8 @@ import hashlib
 import inspect
 import json
 import os
+import resource
+import shutil
 import sys
 import time
 import warnings
@@ -115,10 +117,22 @@ class Config:
     """the ratio is clipped above 1 + clip_high"""
     mini_batches: int = 1
     """optimizer updates a step"""
+    old_logprobs: str = "recomputed"
+    """the ratio's denominator when a step has several updates: `recomputed` by the trainer, or the `sampler`'s own"""
+    importance_cap: float = 0.0
+    """weight tokens by their probability in the trainer over that in the sampler, at most this (2.0 is usual); 0 for none"""
     max_grad_norm: float = 1.0
     """gradients are scaled down to this norm"""
     token_budget: int = 2048
     """tokens of a micro-batch, padding included; changes speed and memory only"""
+    activation_checkpointing: bool = False
+    """keep only each block's input for backward; changes speed and memory only"""
+    compile_blocks: bool = False
+    """run the trained blocks through torch.compile; changes speed and memory only"""
+    reference_on_host: bool = False
+    """keep the weights that the KL refers to in host memory (CUDA only); changes speed and memory only"""
+    checkpoint_every: int = 5
+    """steps between two checkpoints within a phase, 0 for none"""
 
     temperature: float = 1.0
     """of every draw in training"""
@@ -145,12 +159,18 @@ class Config:
         least = {"iterations": 1, "challenger_steps": 0, "solver_steps": 0, "challenger_rollouts": 2, "solver_rollouts": 2,
                  "answers": 2, "seed": 0, "top_p": 1e-9, "temperature": 1e-9, "weight_decay": 0, "kl_coef": 0, "keep_distance": 0,
                  "penalty_weight": 0, "challenger_lr": 0, "solver_lr": 0, "clip_low": 0, "clip_high": 0, "max_grad_norm": 1e-9,
-                 "penalty_distance": 0, "kv_gb": 0}
+                 "penalty_distance": 0, "kv_gb": 0, "importance_cap": 0, "checkpoint_every": 0}
         for f in fields(self):
             if f.type in (int, float) and not getattr(self, f.name) >= least.get(f.name, 1):
                 raise ValueError(f"--{f.name} is {getattr(self, f.name)}, but must be at least {least.get(f.name, 1)}")
         if self.labels not in ("majority", "truth"):
             raise ValueError(f"--labels is {self.labels!r}, but must be majority or truth")
+        if self.old_logprobs not in ("recomputed", "sampler"):
+            raise ValueError(f"--old_logprobs is {self.old_logprobs!r}, but must be recomputed or sampler")
+        if self.old_logprobs == "sampler" and self.importance_cap:
+            raise ValueError("--importance_cap needs --old_logprobs recomputed: the sampler's ratio has that weight already")
+        if self.reference_on_host and not torch.cuda.is_available():
+            raise ValueError("--reference_on_host true needs a CUDA device")
         if self.labels == "truth" and not self.truth:
             raise ValueError("--labels truth needs --truth true: only the tiny task's questions have computable answers")
         if self.top_p > 1:
@@ -162,7 +182,7 @@ PRESETS = {
     "paper": Config(
         model="Qwen/Qwen3-4B-Base", out="runs/paper", challenger_steps=5, challenger_prompts=128, challenger_lr=1e-6,
         pool=8000, solver_prompts=128, solver_lr=1e-6, max_question_tokens=4096, max_answer_tokens=4096,
-        kv_gb=32.0, token_budget=4096, heldout="", truth=False),
+        kv_gb=32.0, token_budget=4096, activation_checkpointing=True, checkpoint_every=1, heldout="", truth=False),
 }
 
 
@@ -289,6 +309,10 @@ def solver_rewards(answers, labels):
 
 # ---- The run ----
 
+TRAINER_SETTINGS = ("weight_decay", "kl_coef", "clip_low", "clip_high", "mini_batches", "old_logprobs", "importance_cap",
+                    "token_budget", "max_grad_norm", "temperature", "activation_checkpointing", "compile_blocks",
+                    "reference_on_host")  # those of Config that a `Trainer` has under the same name
+
 
 def draw_seed(*place):
     """The seed of the draws at one place of the run, such as (seed, iteration, phase, step)."""
@@ -309,6 +333,19 @@ def write_lines(path, objects):
 
 def read_lines(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line] if path.exists() else []
+
+
+def rollouts_and_metrics(prompts, completions, rewards_GN, metrics):
+    """What a step learns from -> (Rollouts, metrics with those of the rewards and completions added)."""
+    advantages_GN = group_advantages(rewards_GN)
+    rollouts = [Rollout(prompt, c.tokens, a, c.full_logprobs)
+                for prompt, c, a in zip(prompts, completions, advantages_GN.flatten().tolist(), strict=True)]
+    lengths = [len(c.tokens) for c in completions]
+    return rollouts, metrics | {
+        "reward": rewards_GN.mean(), "reward_std": rewards_GN.std(), "equal_groups": (np.ptp(rewards_GN, 1) == 0).mean(),
+        "advantage_min": advantages_GN.min().item(), "advantage_max": advantages_GN.max().item(),
+        "completion_tokens": np.mean(lengths), "completion_tokens_max": max(lengths),
+        "truncated": np.mean([not c.finished for c in completions])}
 
 
 class NoQuestions(RuntimeError):
@@ -332,6 +369,7 @@ class Run:
         if self.rank == 0:
             self._claim_folder()
         self.challenger_prompt = self.tokenizer.chat(CHALLENGER_SYSTEM, CHALLENGER_USER)
+        self.spent = Counter()  # seconds in each use of the sampler, and tokens drawn, since the step began
 
     def _claim_folder(self):
         """Makes the folder this run's own: its settings are written there, or equal those that are."""
@@ -341,7 +379,8 @@ class Run:
             if file.exists():
                 theirs = read_json(file)
                 # More iterations continue a run; the others change nothing but speed, or say where the run is.
-                free = {"iterations", "out", "max_rows", "kv_gb", "token_budget"}
+                free = {"iterations", "out", "max_rows", "kv_gb", "token_budget", "activation_checkpointing", "compile_blocks",
+                        "reference_on_host", "checkpoint_every"}
                 differ = [k for k in mine if k not in free and mine[k] != theirs.get(k)]
                 if differ:
                     raise ValueError(f"{self.folder} holds a run with other settings ({differ[0]}: {theirs.get(differ[0])!r} "
@@ -357,8 +396,12 @@ class Run:
         return self.folder / f"iter{iteration}" / role if iteration else self.base
 
     def sample(self, prompts, n, max_tokens, place, progress):
-        return self.sampler.generate(prompts, n=n, max_tokens=max_tokens, temperature=self.cfg.temperature,
-                                     top_p=self.cfg.top_p, seed=draw_seed(self.cfg.seed, *place), progress=progress)
+        start = time.perf_counter()
+        groups = self.sampler.generate(prompts, n=n, max_tokens=max_tokens, temperature=self.cfg.temperature,
+                                       top_p=self.cfg.top_p, seed=draw_seed(self.cfg.seed, *place), progress=progress)
+        self.spent[f"{progress}_seconds"] += time.perf_counter() - start
+        self.spent["tokens"] += sum(len(c.tokens) for group in groups for c in group)
+        return groups
 
     def propose(self, n, place):
         """n proposals of the Challenger whose weights are in the sampler -> (Completions, questions or None)."""
@@ -378,24 +421,48 @@ class Run:
         return votes
 
     def train_phase(self, role, iteration, steps, lr, rollouts_of):
-        """GRPO of one role from its last weights to iter<i>/<role>. rollouts_of(step, trainer) -> (Rollouts, metrics)."""
-        cfg = self.cfg
-        trainer = Trainer(load(self.weights_of(role, iteration - 1), self.device), lr=lr, weight_decay=cfg.weight_decay,
-                          kl_coef=cfg.kl_coef, clip_low=cfg.clip_low, clip_high=cfg.clip_high, mini_batches=cfg.mini_batches,
-                          token_budget=cfg.token_budget, max_grad_norm=cfg.max_grad_norm, temperature=cfg.temperature)
-        bar = tqdm(range(steps), desc=f"iteration {iteration}, {role}", unit=" steps", disable=self.rank > 0)
+        """GRPO of one role from its last weights to iter<i>/<role>, or on from the last checkpoint in iter<i>/<role>.steps.
+        rollouts_of(step, trainer) -> (Rollouts, metrics). Raises FloatingPointError naming the step and the rollouts."""
+        cfg, folder = self.cfg, self.weights_of(role, iteration)
+        trainer = Trainer(load(self.weights_of(role, iteration - 1), dtype=None), self.device, lr=lr,
+                          **{name: getattr(cfg, name) for name in TRAINER_SETTINGS})
+        unfinished = folder.with_name(role + ".steps")
+        done = trainer.load_checkpoint(unfinished)
+        bar = tqdm(range(done, steps), initial=done, total=steps, desc=f"iteration {iteration}, {role}", unit=" steps",
+                   disable=self.rank > 0)
         for step in bar:
-            start = time.time()
+            start, self.spent = time.perf_counter(), Counter()
             rollouts, metrics = rollouts_of(step, trainer)
-            tokens = sum(len(r.completion) for r in rollouts)
-            metrics |= {"completion_tokens": tokens / len(rollouts), **trainer.step(rollouts), "seconds": time.time() - start}
+            try:
+                metrics |= trainer.step(rollouts)
+            except FloatingPointError as error:
+                raise FloatingPointError(f"iteration {iteration}, {role}, step {step + 1}: {error} (in the order of the prompts, "
+                                         "from 0). What was finished, and the last checkpoint, are intact") from None
+            metrics |= self.cost(start)
             self.log({"iteration": iteration, "phase": role, "step": step + 1, **metrics})
             bar.set_postfix_str(f"reward {metrics['reward']:.3f}, p {metrics['share']:.2f}, {metrics['completion_tokens']:.0f} "
-                                f"tokens each, {tokens / metrics['seconds']:,.0f} tokens/s")
+                                f"tokens each, {metrics['tokens_per_second']:,.0f} tokens/s")
+            if cfg.checkpoint_every and (step + 1) % cfg.checkpoint_every == 0 and step + 1 < steps:
+                trainer.save_checkpoint(unfinished, step + 1)
         model = trainer.gather()
         if self.rank == 0:
-            save(model, self.weights_of(role, iteration), self.tokenizer)
+            save(model, folder, self.tokenizer)
+            shutil.rmtree(unfinished, ignore_errors=True)
         barrier()
+
+    def cost(self, start):
+        """What a step took since `start`: seconds, of which in the sampler, tokens, and this process's peak memory, each that of
+        the process where it is largest."""
+        if self.device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated()
+        else:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        own = {"seconds": time.perf_counter() - start, **self.spent, "peak_memory_gb": peak / 1e9}
+        largest = torch.tensor(list(own.values()), dtype=torch.float64, device=self.device)
+        if dist.is_initialized():
+            dist.all_reduce(largest, dist.ReduceOp.MAX)
+        largest = dict(zip(own, largest.tolist()))
+        return largest | {"tokens_per_second": largest["tokens"] / largest["seconds"]}
 
     def log(self, metrics):
         """Adds a step to metrics.jsonl, in place of what an interrupted try at the same phase left of it."""
@@ -410,7 +477,7 @@ class Run:
 
     def train_challenger(self, iteration):
         """Part 1: `challenger_steps` GRPO steps towards questions that the frozen Solver answers half of the time alike."""
-        cfg, solver = self.cfg, load(self.weights_of("solver", iteration - 1), dtype=self.sampler.dtype)
+        cfg, solver = self.cfg, load(self.weights_of("solver", iteration - 1), dtype=None)
 
         def rollouts_of(step, trainer):
             G, N, place = cfg.challenger_prompts, cfg.challenger_rollouts, (iteration, "challenger", step)
@@ -419,17 +486,16 @@ class Run:
             copy_weights(solver, self.sampler.model)
             shares = np.array([share for _, _, share in self.vote(questions, (*place, "vote"))])
             rewards = challenger_rewards(questions, shares, cfg.penalty_weight, cfg.penalty_distance)
-            advantages = group_advantages(rewards.reshape(G, N)).flatten().tolist()
             valid = np.array([q is not None for q in questions])
-            metrics = {"reward": rewards.mean(), "share": shares[valid].mean() if valid.any() else 0.0, "valid": valid.mean()}
-            return [Rollout(self.challenger_prompt, c.tokens, a) for c, a in zip(completions, advantages)], metrics
+            metrics = {"share": shares[valid].mean() if valid.any() else 0.0, "valid": valid.mean()}
+            return rollouts_and_metrics([self.challenger_prompt] * (G * N), completions, rewards.reshape(G, N), metrics)
 
         self.train_phase("challenger", iteration, cfg.challenger_steps, cfg.challenger_lr, rollouts_of)
 
     def build_questions(self, iteration):
         """Part 2: the pool of questions, each with its votes and why it was dropped, into iter<i>/questions.jsonl."""
         cfg = self.cfg
-        challenger, solver = (load(self.weights_of(role, i), dtype=self.sampler.dtype)
+        challenger, solver = (load(self.weights_of(role, i), dtype=None)
                               for role, i in (("challenger", iteration), ("solver", iteration - 1)))
         rows = []
         for draw in range(cfg.pool_draws):
@@ -471,10 +537,8 @@ class Run:
             completions = [c for group in groups for c in group]
             answers = [extract_boxed(self.tokenizer.decode(c.tokens)) for c in completions]
             rewards = solver_rewards(answers, [row["majority"] for row in batch for _ in range(N)])
-            advantages = group_advantages(rewards.reshape(-1, N)).flatten().tolist()
-            rows = zip((p for p in prompts for _ in range(N)), completions, advantages, strict=True)
-            metrics = {"reward": rewards.mean(), "share": np.mean([row["share"] for row in batch])}
-            return [Rollout(prompt, c.tokens, a) for prompt, c, a in rows], metrics
+            metrics = {"share": np.mean([row["share"] for row in batch])}
+            return rollouts_and_metrics([p for p in prompts for _ in range(N)], completions, rewards.reshape(-1, N), metrics)
 
         self.train_phase("solver", iteration, cfg.solver_steps, cfg.solver_lr, rollouts_of)
 
@@ -489,7 +553,8 @@ class Run:
             return
         row = {"iteration": iteration}
         if self.heldout:
-            copy_weights(load(self.weights_of("solver", iteration), dtype=self.sampler.dtype), self.sampler.model)
+            if iteration:  # the sampler holds the base until the first phase
+                copy_weights(load(self.weights_of("solver", iteration), dtype=None), self.sampler.model)
             result = evaluate(self.sampler, self.heldout, samples=cfg.heldout_samples, max_tokens=cfg.max_answer_tokens,
                               seed=draw_seed(cfg.seed, "held-out"), progress="held-out")
             row["mean"], row["mean_ci"] = mean_and_ci(result.sampled)
@@ -548,6 +613,18 @@ def barrier():
         dist.barrier()
 
 
+def start_processes():
+    """Joins the processes of torchrun; on CUDA a single one too, since there FSDP is what computes in bf16."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    elif world == 1:
+        return
+    place = {} if world > 1 else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
+    # processes sample for hours between two meetings; the default limit is ten minutes
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(hours=12), **place)
+
+
 # ---- The command line ----
 
 
@@ -589,11 +666,7 @@ def parse_config(argv):
 
 def main():
     cfg = parse_config(sys.argv[1:])
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        # processes sample for hours between two meetings; the default limit is ten minutes
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(hours=12))
+    start_processes()
     try:
         Run(cfg).run()
     except (NoQuestions, FloatingPointError, OSError, ValueError) as error:

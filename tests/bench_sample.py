@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from evaluate import SOLVER_SYSTEM, read_questions
+from grpo import matmul_rate, wait
 from kernels.attention import paged_attention_triton
 from kernels.draw import draw_triton
 from model import ModelConfig, Tokenizer, Transformer, load
@@ -52,29 +53,11 @@ def medians(programs, device, rounds=5, repeat=1):
     return {name: median(times) for name, times in took.items()}
 
 
-def wait(device):
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
 def copy_bandwidth(device, numbers=2**28):
     """Bytes read and written a second by a copy within the device's memory."""
     source = torch.zeros(numbers, device=device)
     target = torch.empty_like(source)
     return 2 * source.nbytes / medians({"copy": lambda: target.copy_(source)}, device)["copy"]
-
-
-def matmul_rate(device, dtype, size=1024):
-    """FLOP/s of the product of two square matrices."""
-    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in "ab")
-    return 2 * size**3 / medians({"product": lambda: a @ b}, device, rounds=9)["product"]
-
-
-def forward_flops(config, context):
-    """Multiplications and additions of one token's forward pass: its matrices, the head among them, and its attention."""
-    attention = config.head_dim * (2 * config.heads + 2 * config.kv_heads) * config.width
-    matrices = config.layers * (attention + 3 * config.ffn * config.width) + config.vocab_size * config.width
-    return 2 * matrices + 4 * config.layers * config.heads * config.head_dim * context
 
 
 def cpu(folder=ROOT / "tiny", questions=64, n=10, max_tokens=160, rounds=5):
@@ -109,7 +92,8 @@ def cpu(folder=ROOT / "tiny", questions=64, n=10, max_tokens=160, rounds=5):
     rate = {name: median(a / b for a, b in zip(tokens[name], took[name])) for name in tokens}
     computed = median(tokens["ours"]) + sum(map(len, prompts))
     context = T + median(tokens["ours"]) / len(prompts) / n / 2
-    share = computed * forward_flops(sampler.model.config, context) / median(took["ours"]) / matmul_rate(device, torch.float32)
+    flops = computed * sampler.model.config.forward_flops(1, context, 1)
+    share = flops / median(took["ours"]) / matmul_rate(device, torch.float32)
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, transformers {transformers.__version__}")
     return {"tokens_per_second": {name: round(value) for name, value in rate.items()},
             "ratio": round(rate["ours"] / rate["transformers"], 2), "share_of_matmul_rate": round(share, 3)}

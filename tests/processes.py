@@ -18,6 +18,7 @@ def _enter(rank, world, port, folder, function, args):
         dist.init_process_group("gloo")
     torch.save(function(rank, world, *args), Path(folder) / f"{rank}.pt")
     if world > 1:
+        dist.barrier()
         dist.destroy_process_group()
 
 

@@ -44,8 +44,8 @@ def test_flops_of_a_matmul_only_model():
     """Two layers: 2 x (32 x (64 + 2 x 32) + 64 x 32) for attention's matrices, 3 x 32 x 48 twice, the head; then the context."""
     config = bench.ModelConfig.from_dict(SHAPE)
     matrices = 2 * (32 * (64 + 2 * 32) + 64 * 32) + 2 * 3 * 32 * 48 + 200 * 32
-    assert bench.forward_flops(config, 0) == 2 * matrices
-    assert bench.forward_flops(config, 10) - 2 * matrices == 2 * 2 * 2 * 4 * 16 * 10  # layers, q k and p v, multiply and add
+    assert config.forward_flops(1, 0, 1) == 2 * matrices
+    assert config.forward_flops(1, 10, 1) - 2 * matrices == 2 * 2 * 2 * 4 * 16 * 10  # layers, q k and p v, multiply and add
 
 
 def test_gpu_parts():

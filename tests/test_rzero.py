@@ -1,9 +1,11 @@
 """The algorithm's own pieces by hand, the command line's refusals, and a whole small run, resumed and on two processes."""
 
+import gc
 import json
 import shutil
 import subprocess
 import sys
+import weakref
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -107,6 +109,8 @@ def write_heldout(out):
     ({"iterations": 0}, "--iterations is 0, but must be at least 1"),
     ({"solver_lr": float("nan")}, "--solver_lr is nan"),
     ({"top_p": 1.5}, "--top_p is 1.5, but must be at most 1"),
+    ({"old_logprobs": "guessed"}, "--old_logprobs is 'guessed'"),
+    ({"old_logprobs": "sampler", "importance_cap": 2.0}, "--importance_cap needs --old_logprobs recomputed"),
     ({"labels": "guess"}, "--labels is 'guess'"),
     ({"labels": "truth", "truth": False}, "needs --truth true"),
     ({"out": "/proc/nowhere"}, "cannot write the run folder '/proc/nowhere'"),
@@ -144,7 +148,8 @@ def lines(file):
 
 
 def without_times(rows):
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+    clock = ("seconds", "per_second", "flops_share", "peak_memory_gb")
+    return [{k: v for k, v in row.items() if not k.endswith(clock)} for row in rows]
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +199,46 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(finished, tmp_path):
         assert tensor.equal(weights(finished / "iter1" / "solver")[name])
     assert without_times(lines(out / "metrics.jsonl")) == without_times(lines(finished / "metrics.jsonl"))
     assert lines(out / "eval.jsonl") == lines(finished / "eval.jsonl")
+
+
+@pytest.mark.slow
+def test_a_nan_stops_the_run_and_its_phase_goes_on_from_the_checkpoint(finished, tmp_path, monkeypatch):
+    """A NaN in the second step of the Solver: one line says where; given again, the run does that step alone, from the
+    checkpoint, and ends with the weights of an unbroken run. The trainers are gone after their phases."""
+    out = tmp_path / "run"
+    write_heldout(out)
+    trainers, real = [], rzero.Trainer.step
+
+    def step(self, rollouts):
+        trainers.append(weakref.ref(self))
+        if len(trainers) == 3:
+            rollouts[5].advantage = float("nan")
+        return real(self, rollouts)
+
+    monkeypatch.setattr(rzero.Trainer, "step", step)
+    with pytest.raises(FloatingPointError, match=r"iteration 1, solver, step 2: the loss is nan .* number 5 ") as error:
+        Run(small(out, checkpoint_every=1)).run()
+    assert "\n" not in str(error.value)
+    assert [p.name for p in (out / "iter1" / "solver.steps").iterdir()] == ["step000001"]
+    Run(small(out, checkpoint_every=1)).run()
+    assert len(trainers) == 4 and not (out / "iter1" / "solver.steps").exists()
+    del error
+    gc.collect()
+    assert [t() for t in trainers] == [None] * 4
+    for name, tensor in weights(out / "iter1" / "solver").items():
+        assert tensor.equal(weights(finished / "iter1" / "solver")[name])
+    assert without_times(lines(out / "metrics.jsonl")) == without_times(lines(finished / "metrics.jsonl"))
+
+
+@pytest.mark.slow
+def test_every_metric_is_in_the_glossary(finished):
+    readme = (ROOT / "README.md").read_text()
+    names = {name for row in lines(finished / "metrics.jsonl") for name in row}
+    assert not [name for name in names if f"`{name}`" not in readme]
+    solver = lines(finished / "metrics.jsonl")[-1]
+    assert solver["reward_std"] > 0 and 0 <= solver["equal_groups"] <= 1 and solver["advantage_min"] < 0 < solver["advantage_max"]
+    assert 0 <= solver["sampler_kl"] < 1e-6 and solver["entropy"] > 0 and solver["seconds"] > solver["update_seconds"] > 0
+    assert solver["completion_tokens_max"] >= solver["completion_tokens"] and 0 < solver["flops_share"] < 1
 
 
 def _run(rank, world, out):
