@@ -35,7 +35,7 @@ from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, Offlo
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 
-from kernels.logprob import linear_logprob
+from kernels.logprob import chunk_tokens, linear_logprob
 from model import Transformer, compute_dtype
 
 
@@ -190,10 +190,49 @@ def matmul_rate(device, dtype, size=1024, rounds=9):
     return 2 * size**3 / min(seconds)
 
 
+def copy_rate(device, numbers=2**26):
+    """Bytes read and written a second by a copy within the device's memory, the quickest of 5."""
+    source = torch.zeros(numbers, device=device)
+    target, seconds = torch.empty_like(source), []
+    for _ in range(5):
+        wait(device)
+        start = time.perf_counter()
+        target.copy_(source)
+        wait(device)
+        seconds.append(time.perf_counter() - start)
+    return 2 * source.nbytes / min(seconds)
+
+
 def wait(device):
     """Until the device has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def training_memory(config, tokens, devices, dtype, sharded, activation_checkpointing=False, reference_on_host=False):
+    """What a `Trainer` takes at its peak on each device, in bytes -> {what: bytes}. tokens: of a micro-batch, at least its
+    token_budget or the longest row; dtype: of the computation; sharded: by FSDP, over `devices`, if only one."""
+    D, F, attended = config.width, config.ffn, (config.heads + config.kv_heads) * config.head_dim
+    weights, size = config.parameters(), dtype.itemsize
+    outer = weights - config.layers * config.block_parameters()  # the embedding, the head, the last norm
+    # What autograd keeps of a block, each once a token: its input, both norms' outputs and the sum between (4 D); queries and
+    # keys before and after norm and rotation, values, the attention's output (3 HC + 3 KC); four of SwiGLU's (4 F).
+    block = 4 * D + 3 * attended + 4 * F
+    if dtype == torch.float32:  # without bf16, or a GPU, PyTorch's rms_norm is not one kernel, and keeps the normalised values
+        block += 2 * D + attended
+    kept, again = (D, tokens * size * block) if activation_checkpointing else (block, 0)
+    chunk = min(tokens, chunk_tokens(config.vocab_size, size)) * config.vocab_size * size
+    return {
+        "fp32 weights": 4 * weights / devices,
+        "AdamW moments": 8 * weights / devices,
+        "fp32 gradients": 4 * weights / devices,
+        "reference": 0 if reference_on_host else size * weights / devices,
+        # whole in the computation's dtype while they are used: the outer ones and two blocks', with their gradients
+        "gathered weights": size * (2 * outer + 4 * config.block_parameters()) if sharded else 0,
+        "activations": tokens * size * kept * config.layers,
+        # at the head a chunk, of which the plain twin makes two copies, and the hidden states; later a block, recomputed
+        "logits, or a block": max(chunk * (3 if dtype == torch.float32 else 1) + 2 * tokens * size * D, again),
+    }
 
 
 class Trainer:

@@ -94,6 +94,17 @@ class ModelConfig:
         except KeyError as missing:
             raise ValueError(f"config.json has no {missing}") from None
 
+    def block_parameters(self):
+        """Number of weights of a block."""
+        C, kv_width = self.head_dim, self.kv_heads * self.head_dim
+        biases = (self.heads * C + 2 * kv_width) if self.qkv_bias else 0
+        norms = 2 * self.width + (2 * C if self.qk_norm else 0)
+        return (2 * self.heads * C + 2 * kv_width + 3 * self.ffn) * self.width + norms + biases
+
+    def parameters(self):
+        """Number of weights of the whole model."""
+        return self.layers * self.block_parameters() + self.vocab_size * self.width * (1 if self.tied else 2) + self.width
+
     def forward_flops(self, tokens, pairs, scored):
         """Multiplications and additions of a forward pass of `tokens` tokens, of which `scored` get logits; pairs: how many
         tokens they attend to, summed over them."""
@@ -236,8 +247,8 @@ def checkpoint_name(name):
     return name if name.startswith("lm_head.") else "model." + name
 
 
-def resolve(path):
-    """The local folder of a model: `path` itself, or the download of a Hub id such as `Qwen/Qwen3-0.6B-Base`.
+def resolve(path, files=("*.json", "*.safetensors", "*.txt", "*.jinja")):
+    """The local folder of a model: `path` itself, or the download of these files of a Hub id such as `Qwen/Qwen3-0.6B-Base`.
 
     Raises FileNotFoundError when there is no such folder and the Hub does not give one.
     """
@@ -249,7 +260,7 @@ def resolve(path):
     from huggingface_hub import snapshot_download  # the only use of the network, and only for a Hub id
 
     try:
-        return Path(snapshot_download(str(path), allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"]))
+        return Path(snapshot_download(str(path), allow_patterns=list(files)))
     except Exception as error:  # the Hub's own errors share no base class with those of the connection
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise FileNotFoundError(f"no folder {str(path)!r}, and the Hub did not give it: {reason}") from None

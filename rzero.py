@@ -11,6 +11,7 @@ in turns:
 
     torchrun rzero.py                                            the tiny base model, on a laptop, into runs/tiny
     torchrun rzero.py --preset paper --model Qwen/Qwen3-4B-Base --out runs/4b
+    python rzero.py --plan --preset paper --devices 1 --device_gb 141           what that takes, before it is begun
 
 This is the algorithm of the paper, not of its official code where the two differ. What the paper leaves open: the
 repetition penalty's clusters are found by average linkage; the clip range is 0.2; a group's std is the unbiased one.
@@ -43,9 +44,9 @@ from tqdm import tqdm
 
 from answers import extract_boxed, majority, same_answer
 from evaluate import SOLVER_SYSTEM, evaluate, mean_and_ci, read_questions
-from grpo import Rollout, Trainer, copy_weights, group_advantages
-from model import Tokenizer, compute_dtype, load, read_json, resolve, save
-from sample import Sampler
+from grpo import Rollout, Trainer, copy_rate, copy_weights, group_advantages, matmul_rate, training_memory
+from model import Tokenizer, compute_dtype, load, read_config, read_json, resolve, save
+from sample import PagedCache, Sampler, free_memory
 from tiny.task import solve
 
 CHALLENGER_SYSTEM = """\
@@ -625,6 +626,124 @@ def start_processes():
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(hours=12), **place)
 
 
+# ---- The plan ----
+
+
+@dataclass
+class Machine:
+    """What a plan is made for: the number of devices, and of each the memory in 10^9 bytes, the dtype computed in, the rate of
+    large matrix products in 10^12 FLOP/s and that of memory in 10^12 bytes/s (None: unknown)."""
+
+    devices: int
+    gb: float
+    dtype: torch.dtype
+    tflops: float | None
+    tb_s: float | None
+
+
+PROMPT = 200  # tokens of a prompt, and
+MEAN = 0.3  # the mean completion's share of the longest: what a plan assumes
+
+
+def memory(cfg, config, machine):
+    """What a process of the run takes on its device at most, in bytes -> {what: bytes}, the key/value pages last."""
+    longest = PROMPT + max(cfg.max_question_tokens, cfg.max_answer_tokens)
+    size = machine.dtype.itemsize
+    parts = training_memory(config, max(cfg.token_budget, longest), machine.devices, machine.dtype,
+                            machine.devices > 1 or machine.dtype == torch.bfloat16, cfg.activation_checkpointing,
+                            cfg.reference_on_host)
+    parts |= {"sampler's weights": size * config.parameters(), "sampler's logits": size * cfg.max_rows * config.vocab_size,
+              "reserve": 0.05e9 * machine.gb}  # the CUDA context, and memory in pieces too small to be used
+    most = cfg.max_rows * longest * PagedCache.bytes_of_page(config, 1, machine.dtype)
+    free = 0.8 * (1e9 * machine.gb - parts["sampler's weights"])  # what the sampler takes when it is not told
+    return parts | {"key/value pages": min(most, cfg.kv_gb * 1e9 or free)}
+
+
+def fitting(cfg, config, machine):
+    """The first change of settings, or of the number of devices, with which the run fits and keeps pages for 4 of the longest
+    rows -> {setting: value}, None when nothing does."""
+    longest = PROMPT + max(cfg.max_question_tokens, cfg.max_answer_tokens)
+    least = 4 * longest * PagedCache.bytes_of_page(config, 1, machine.dtype)
+    on_host = {"reference_on_host": True} if machine.dtype == torch.bfloat16 else {}
+    changes = [{}, {"activation_checkpointing": True}, {"token_budget": min(longest, cfg.token_budget)}, on_host]
+    for devices in (machine.devices * 2**i for i in range(8)):
+        change = {"devices": devices} if devices > machine.devices else {}
+        for more in changes:
+            change |= {name: value for name, value in more.items() if getattr(cfg, name) != value}
+            settings = {name: value for name, value in change.items() if name != "devices"}
+            parts = memory(replace(cfg, **settings), config, replace(machine, devices=devices))
+            left = 1e9 * machine.gb - sum(parts.values()) + parts["key/value pages"]
+            if left >= least:
+                return change | {"kv_gb": np.floor(min(left, parts["key/value pages"]) / 1e8) / 10}
+    return None
+
+
+def iteration_hours(cfg, config, machine, page_bytes):
+    """Tokens drawn in an iteration, and the hours of its sampling and of its updates if every device reached its rates."""
+    proposals = cfg.challenger_steps * cfg.challenger_prompts * cfg.challenger_rollouts
+    answers = cfg.solver_steps * cfg.solver_prompts * cfg.solver_rollouts
+    question, answer = MEAN * cfg.max_question_tokens, MEAN * cfg.max_answer_tokens
+    asked = proposals + cfg.pool
+    tokens = asked * question + (asked * cfg.answers + answers) * answer
+    token_bytes = PagedCache.bytes_of_page(config, 1, machine.dtype)
+    context = PROMPT + max(question, answer) / 2
+    rows = max(1, min(cfg.max_rows, page_bytes / token_bytes / context))
+    weights_bytes = machine.dtype.itemsize * config.parameters()
+    reading = (weights_bytes + rows * context * token_bytes) / machine.tb_s
+    step = max(reading, rows * config.forward_flops(1, context, 1) / machine.tflops)
+    sampling = tokens / rows / machine.devices * step / 1e12 / 3600
+    passes = 4 + (cfg.mini_batches > 1) + cfg.activation_checkpointing  # backward is two; the reference
+    flops = sum(count * config.forward_flops(PROMPT + mean, (PROMPT + mean)**2 / 2, mean)
+                for count, mean in ((proposals, question), (answers, answer)))
+    return tokens, sampling, passes * flops / machine.tflops / 1e12 / machine.devices / 3600
+
+
+def plan(cfg, machine):
+    """Prints what the run will take on this machine. Raises ValueError, with settings that would do, when it cannot fit."""
+    config = read_config(resolve(cfg.model, ["config.json"]))
+    parts = memory(cfg, config, machine)
+    left = 1e9 * machine.gb - sum(parts.values())
+    print(f"{cfg.model}: {config.parameters() / 1e9:.3g} billion weights; {machine.devices} x {machine.gb:g} GB, computing in "
+          f"{str(machine.dtype).removeprefix('torch.')}\n\nGB a device, at most")
+    for name, value in [*parts.items(), ("left", left)]:
+        print(f"{value / 1e9:10.3f}  {name}")
+    longest = PROMPT + max(cfg.max_question_tokens, cfg.max_answer_tokens)
+    rows = parts["key/value pages"] / PagedCache.bytes_of_page(config, 1, machine.dtype)
+    print(f"\nThe pages hold {rows / 1000:,.0f} rows of 1,000 tokens, {rows / longest:,.0f} of the longest ({longest:,}).")
+    if machine.tflops and machine.tb_s:
+        tokens, sampling, updates = iteration_hours(cfg, config, machine, parts["key/value pages"])
+        print(f"An iteration draws {tokens / 1e6:,.1f} million tokens, the mean completion taken as {100 * MEAN:.0f} % of the "
+              f"longest:\nat least {sampling:.3g} hours of sampling and {updates:.3g} of updates, at {machine.tflops:.3g} "
+              f"TFLOP/s and {machine.tb_s:.3g} TB/s, all of which no program reaches.")
+    else:
+        print("For the hours of an iteration, give --tflops and --tb_s.")
+    if left < 0:
+        change = fitting(cfg, config, machine)
+        raise ValueError(f"the run needs {-left / 1e9:.1f} GB more than a device has; " + (
+            "it fits with " + " ".join(f"--{name} {str(value).lower()}" for name, value in change.items()) if change else
+            "no number of such devices up to 128 makes room for the sampler's copy of the weights"))
+
+
+def parse_machine(argv):
+    """The `Machine` that the options of --plan describe, and the rest of the command line. What they leave out is asked of, or
+    measured on, this machine."""
+    parser = Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--plan", action="store_true")
+    parser.add_argument("--devices", type=int, default=int(os.environ.get("WORLD_SIZE", "1")))
+    for name in ("--device_gb", "--tflops", "--tb_s"):
+        parser.add_argument(name, type=float)
+    given, rest = parser.parse_known_args(argv)
+    if not given.devices >= 1 or any(x is not None and not x > 0 for x in (given.device_gb, given.tflops, given.tb_s)):
+        parser.error("--devices, --device_gb, --tflops and --tb_s must be above 0")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if given.device_gb:  # of a GPU, here or elsewhere
+        return Machine(given.devices, given.device_gb, torch.bfloat16, given.tflops, given.tb_s), rest
+    dtype = compute_dtype(device)
+    tflops = given.tflops or matmul_rate(device, dtype, 8192 if device.type == "cuda" else 1024) / 1e12
+    tb_s = given.tb_s or copy_rate(device) / 1e12
+    return Machine(given.devices, round(free_memory(device) / 1e9, 1), dtype, tflops, tb_s), rest
+
+
 # ---- The command line ----
 
 
@@ -665,6 +784,12 @@ def parse_config(argv):
 
 
 def main():
+    if "--plan" in sys.argv:
+        machine, rest = parse_machine(sys.argv[1:])
+        try:
+            return plan(parse_config(rest), machine)
+        except (OSError, ValueError) as error:
+            sys.exit(f"rzero.py: {error}")
     cfg = parse_config(sys.argv[1:])
     start_processes()
     try:

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from evaluate import SOLVER_SYSTEM, read_questions
-from grpo import matmul_rate, wait
+from grpo import copy_rate, matmul_rate, wait
 from kernels.attention import paged_attention_triton
 from kernels.draw import draw_triton
 from model import ModelConfig, Tokenizer, Transformer, load
@@ -51,13 +51,6 @@ def medians(programs, device, rounds=5, repeat=1):
             if i:
                 took[name].append((time.perf_counter() - start) / repeat)
     return {name: median(times) for name, times in took.items()}
-
-
-def copy_bandwidth(device, numbers=2**28):
-    """Bytes read and written a second by a copy within the device's memory."""
-    source = torch.zeros(numbers, device=device)
-    target = torch.empty_like(source)
-    return 2 * source.nbytes / medians({"copy": lambda: target.copy_(source)}, device)["copy"]
 
 
 def cpu(folder=ROOT / "tiny", questions=64, n=10, max_tokens=160, rounds=5):
@@ -284,7 +277,7 @@ def attention(device, dtype, bandwidth, A=256, context=1024, H=32, K=8, C=128, P
 
 def gpu(device, questions):
     """Everything that needs a GPU, at the size of Qwen3-4B; prints each result as it comes."""
-    dtype, bandwidth = torch.bfloat16, copy_bandwidth(device)
+    dtype, bandwidth = torch.bfloat16, copy_rate(device)
     result = {"device": torch.cuda.get_device_name(), "copy_gb_per_second": round(bandwidth / 1e9)}
     for name, measure in (("draw", lambda: draws(device, dtype, bandwidth)),
                           ("attention", lambda: attention(device, dtype, bandwidth)),

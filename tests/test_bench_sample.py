@@ -49,7 +49,7 @@ def test_flops_of_a_matmul_only_model():
 
 
 def test_gpu_parts():
-    bandwidth = bench.copy_bandwidth(CPU, 2**16)
+    bandwidth = bench.copy_rate(CPU, 2**16)
     result = bench.steps(SHAPE, CPU, torch.float32, bandwidth, sizes=(1, 3), context=20, rounds=1)
     assert [step["ms"] > 0 for step in result.values()] == [True, True]
     result = bench.generation(SHAPE, CPU, torch.float32, bandwidth, questions=3, n=2, prompt=5, max_rows=4, kv_gb=0.01,
