@@ -209,7 +209,8 @@ def wait(device):
         torch.cuda.synchronize(device)
 
 
-def training_memory(config, tokens, devices, dtype, sharded, activation_checkpointing=False, reference_on_host=False):
+def training_memory(config, tokens, devices, dtype, sharded, activation_checkpointing=False, reference_on_host=False,
+                    reshard=True):
     """What a `Trainer` takes at its peak on each device, in bytes -> {what: bytes}. tokens: of a micro-batch, at least its
     token_budget or the longest row; dtype: of the computation; sharded: by FSDP, over `devices`, if only one."""
     D, F, attended = config.width, config.ffn, (config.heads + config.kv_heads) * config.head_dim
@@ -220,6 +221,10 @@ def training_memory(config, tokens, devices, dtype, sharded, activation_checkpoi
     block = 4 * D + 3 * attended + 4 * F
     if dtype == torch.float32:  # without bf16, or a GPU, PyTorch's rms_norm is not one kernel, and keeps the normalised values
         block += 2 * D + attended
+    if reshard:  # whole in the computation's dtype while they are used: the outer ones and two blocks', with their gradients
+        gathered = size * (2 * outer + 4 * config.block_parameters())
+    else:  # all of the policy and the reference, and fp32 gradients
+        gathered = (2 * size + 4) * weights
     kept, again = (D, tokens * size * block) if activation_checkpointing else (block, 0)
     chunk = min(tokens, chunk_tokens(config.vocab_size, size)) * config.vocab_size * size
     return {
@@ -227,8 +232,7 @@ def training_memory(config, tokens, devices, dtype, sharded, activation_checkpoi
         "AdamW moments": 8 * weights / devices,
         "fp32 gradients": 4 * weights / devices,
         "reference": 0 if reference_on_host else size * weights / devices,
-        # whole in the computation's dtype while they are used: the outer ones and two blocks', with their gradients
-        "gathered weights": size * (2 * outer + 4 * config.block_parameters()) if sharded else 0,
+        "gathered weights": gathered if sharded else 0,
         "activations": tokens * size * kept * config.layers,
         # at the head a chunk, of which the plain twin makes two copies, and the hidden states; later a block, recomputed
         "logits, or a block": max(chunk * (3 if dtype == torch.float32 else 1) + 2 * tokens * size * D, again),
@@ -244,14 +248,15 @@ class Trainer:
     def __init__(self, model, device=None, *, lr, weight_decay=0.01, kl_coef=0.01, clip_low=0.2, clip_high=0.2, clip_dual=None,
                  average="token", mini_batches=1, old_logprobs="recomputed", importance_cap=0.0, token_budget=16384,
                  max_grad_norm=1.0, temperature=1.0, activation_checkpointing=False, compile_blocks=False,
-                 reference_on_host=False):
+                 reference_on_host=False, reshard=True):
         """model: the `Transformer` to start from, which is copied to device (its own when not given), tensor by tensor, each
         process keeping its shard. mini_batches: optimizer updates a step. old_logprobs: "recomputed" by this model before
         the first update, or those of the "sampler". importance_cap: each token's surrogate is weighted by its probability
         here over that in the sampler, at most this (truncated importance sampling), 0 for no weight. token_budget: the most
         tokens, padding included, of a micro-batch. temperature: that of the sampling. activation_checkpointing: keep only
         the input of each block for backward. reference_on_host: keep the reference in host memory, a block at a time on the
-        device (needs CUDA). The rest as in `grpo_loss`.
+        device (needs CUDA). reshard: free gathered weights after each use, and reduce gradients after each micro-batch; if not,
+        once an update, which is faster where there is memory for both whole. The rest as in `grpo_loss`.
 
         Raises ValueError on CUDA without a process group: bf16 compute over fp32 weights is FSDP's.
         """
@@ -264,6 +269,7 @@ class Trainer:
         if self.device.type == "cuda" and not dist.is_initialized():
             raise ValueError("on CUDA a Trainer needs torch.distributed.init_process_group first, if only of one process")
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        self.reshard = reshard or not dist.is_initialized()
         self.policy = self._place(model, torch.float32, OffloadPolicy())
         self.reference = self._place(model, self.compute_dtype, CPUOffloadPolicy() if reference_on_host else OffloadPolicy())
         self.reference.requires_grad_(False)
@@ -284,7 +290,7 @@ class Trainer:
         if dist.is_initialized():
             precision = MixedPrecisionPolicy(param_dtype=self.compute_dtype, reduce_dtype=torch.float32)
             for module in (*policy.model.layers, policy):
-                fully_shard(module, mp_policy=precision, offload_policy=offload)
+                fully_shard(module, mp_policy=precision, offload_policy=offload, reshard_after_forward=self.reshard)
         host = isinstance(offload, CPUOffloadPolicy)
         state = {}
         for (name, p), q in zip(policy.model.named_parameters(), source.parameters(), strict=True):
@@ -332,7 +338,10 @@ class Trainer:
     def _update(self, rollouts, batches):
         """One optimizer update on a mini-batch, of which this process has `batches`."""
         sums = {}
-        for batch in batches:
+        for i, batch in enumerate(batches):
+            if not self.reshard:
+                self.policy.set_requires_gradient_sync(i == len(batches) - 1)
+                self.policy.set_reshard_after_backward(i == len(batches) - 1)
             loss, metrics = self._loss(batch, rollouts)
             (loss * self.world).backward()  # FSDP averages gradients over processes; the denominator is global already
             for name, value in {"loss": loss.detach(), **metrics}.items():

@@ -132,6 +132,8 @@ class Config:
     """run the trained blocks through torch.compile; changes speed and memory only"""
     reference_on_host: bool = False
     """keep the weights that the KL refers to in host memory (CUDA only); changes speed and memory only"""
+    reshard: bool = False
+    """processes give weights back after each use, for large models; changes speed and memory only"""
     checkpoint_every: int = 5
     """steps between two checkpoints within a phase, 0 for none"""
 
@@ -183,7 +185,8 @@ PRESETS = {
     "paper": Config(
         model="Qwen/Qwen3-4B-Base", out="runs/paper", challenger_steps=5, challenger_prompts=128, challenger_lr=1e-6,
         pool=8000, solver_prompts=128, solver_lr=1e-6, max_question_tokens=4096, max_answer_tokens=4096,
-        kv_gb=32.0, token_budget=4096, activation_checkpointing=True, checkpoint_every=1, heldout="", truth=False),
+        kv_gb=32.0, token_budget=4096, activation_checkpointing=True, reshard=True, checkpoint_every=1, heldout="",
+        truth=False),
 }
 
 
@@ -312,7 +315,7 @@ def solver_rewards(answers, labels):
 
 TRAINER_SETTINGS = ("weight_decay", "kl_coef", "clip_low", "clip_high", "mini_batches", "old_logprobs", "importance_cap",
                     "token_budget", "max_grad_norm", "temperature", "activation_checkpointing", "compile_blocks",
-                    "reference_on_host")  # those of Config that a `Trainer` has under the same name
+                    "reference_on_host", "reshard")  # those of Config that a `Trainer` has under the same name
 
 
 def draw_seed(*place):
@@ -381,7 +384,7 @@ class Run:
                 theirs = read_json(file)
                 # More iterations continue a run; the others change nothing but speed, or say where the run is.
                 free = {"iterations", "out", "max_rows", "kv_gb", "token_budget", "activation_checkpointing", "compile_blocks",
-                        "reference_on_host", "checkpoint_every"}
+                        "reference_on_host", "reshard", "checkpoint_every"}
                 differ = [k for k in mine if k not in free and mine[k] != theirs.get(k)]
                 if differ:
                     raise ValueError(f"{self.folder} holds a run with other settings ({differ[0]}: {theirs.get(differ[0])!r} "
@@ -651,7 +654,7 @@ def memory(cfg, config, machine):
     size = machine.dtype.itemsize
     parts = training_memory(config, max(cfg.token_budget, longest), machine.devices, machine.dtype,
                             machine.devices > 1 or machine.dtype == torch.bfloat16, cfg.activation_checkpointing,
-                            cfg.reference_on_host)
+                            cfg.reference_on_host, cfg.reshard)
     parts |= {"sampler's weights": size * config.parameters(), "sampler's logits": size * cfg.max_rows * config.vocab_size,
               "reserve": 0.05e9 * machine.gb}  # the CUDA context, and memory in pieces too small to be used
     most = cfg.max_rows * longest * PagedCache.bytes_of_page(config, 1, machine.dtype)
@@ -665,7 +668,8 @@ def fitting(cfg, config, machine):
     longest = PROMPT + max(cfg.max_question_tokens, cfg.max_answer_tokens)
     least = 4 * longest * PagedCache.bytes_of_page(config, 1, machine.dtype)
     on_host = {"reference_on_host": True} if machine.dtype == torch.bfloat16 else {}
-    changes = [{}, {"activation_checkpointing": True}, {"token_budget": min(longest, cfg.token_budget)}, on_host]
+    changes = [{}, {"reshard": True}, {"activation_checkpointing": True}, {"token_budget": min(longest, cfg.token_budget)},
+               on_host]
     for devices in (machine.devices * 2**i for i in range(8)):
         change = {"devices": devices} if devices > machine.devices else {}
         for more in changes:

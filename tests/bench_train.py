@@ -130,7 +130,7 @@ def cpu(rounds=3, steps=4):
 def _updates(rank, world, rounds):
     tokenizer = Tokenizer(TINY)
     prompts = [tokenizer.chat(SOLVER_SYSTEM, "What is 17 + 25 - 8?")]
-    trainer = Trainer(load(TINY), lr=LR, token_budget=2048)
+    trainer = Trainer(load(TINY), lr=LR, token_budget=2048, reshard=False)
     rollouts = some_rollouts(prompts, 320)
     return [trainer.step(rollouts)["update_seconds"] for _ in range(rounds + 1)][1:]
 

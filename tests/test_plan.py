@@ -32,12 +32,12 @@ def test_parameters_are_counted():
     assert round(QWEN3_4B.parameters() / 1e9, 2) == 4.02
 
 
-def peak_and_plan(rank, world, checkpointing):
+def peak_and_plan(rank, world, checkpointing, reshard=True):
     """(what torch's allocator held at most during two steps, what the plan says), in bytes."""
     config = ModelConfig.from_dict(dict(model_type="qwen3", vocab_size=8000, hidden_size=256, num_hidden_layers=6,
                                         num_attention_heads=4, num_key_value_heads=2, head_dim=64, intermediate_size=768,
                                         tie_word_embeddings=True))
-    trainer = Trainer(Transformer(config), lr=1e-5, token_budget=2048, activation_checkpointing=checkpointing)
+    trainer = Trainer(Transformer(config), lr=1e-5, token_budget=2048, activation_checkpointing=checkpointing, reshard=reshard)
     rollouts = [Rollout([1] * 56, [2] * 200, 1.0)] * 16 * world  # two micro-batches for every process
     weights = [p for role in (trainer.policy, trainer.reference) for p in role.parameters()]
     current = peak = sum((p.to_local() if isinstance(p, DTensor) else p).nbytes for p in weights)
@@ -48,14 +48,15 @@ def peak_and_plan(rank, world, checkpointing):
     for _, change in sorted(events):
         current += change
         peak = max(peak, current)
-    return peak, sum(training_memory(config, 2048, world, torch.float32, world > 1, checkpointing).values())
+    return peak, sum(training_memory(config, 2048, world, torch.float32, world > 1, checkpointing,
+                                     reshard=reshard).values())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("world", [1, 2])
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_memory_is_within_a_tenth_of_the_allocators_peak(world, checkpointing):
-    for peak, planned in run_processes(world, peak_and_plan, checkpointing):
+@pytest.mark.parametrize("world, checkpointing, reshard", [(1, False, True), (1, True, True), (2, False, True), (2, True, True),
+                                                           (2, True, False)])
+def test_memory_is_within_a_tenth_of_the_allocators_peak(world, checkpointing, reshard):
+    for peak, planned in run_processes(world, peak_and_plan, checkpointing, reshard):
         assert abs(planned / peak - 1) < 0.1, (peak, planned)
 
 

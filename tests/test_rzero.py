@@ -2,7 +2,9 @@
 
 import gc
 import json
+import os
 import shutil
+import socket
 import subprocess
 import sys
 import weakref
@@ -257,6 +259,27 @@ def test_two_processes_run_as_one(tmp_path):
     assert lines(one / "questions.jsonl") == lines(two / "questions.jsonl")
     for name, tensor in weights(one / "solver").items():
         assert torch.allclose(tensor, weights(two / "solver")[name], atol=1e-5)
+
+
+@pytest.mark.slow
+def test_two_nodes_run_as_one(finished, tmp_path):
+    """torchrun on two "nodes" of one process each, which meet at an address on this machine: the weights of the run on one."""
+    out = tmp_path / "run"
+    write_heldout(out)
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{s.getsockname()[1]}"
+    settings = [f"--{name}={value}" for name, value in asdict(small(out)).items() if value != getattr(Config(), name)]
+    nodes = [subprocess.Popen([sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc_per_node=1",
+                               f"--node_rank={rank}", "--rdzv_backend=c10d", f"--rdzv_endpoint={address}", "--rdzv_id=test",
+                               "--local_addr=127.0.0.1", ROOT / "rzero.py", *settings],
+                              env=os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True) for rank in range(2)]
+    said = [node.communicate(timeout=300)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    assert "all of it is in" in said[0] + said[1]
+    for name, tensor in weights(finished / "iter1" / "solver").items():
+        assert torch.allclose(tensor, weights(out / "iter1" / "solver")[name], atol=1e-5)
 
 
 @pytest.mark.slow
