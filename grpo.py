@@ -327,7 +327,7 @@ class Trainer:
             with torch.no_grad():
                 for batch in (batch for mini in batches for batch in mini):
                     batch.old_logprobs_BT, _ = self.logprobs(self.policy, batch)
-        updates = [self._update(*mini) for mini in zip(minis, batches)]
+        updates = [self._update(mini, own, first) for mini, own, first in zip(minis, batches, range(0, len(rollouts), size))]
         metrics = {name: sum(update[name] for update in updates) / len(updates) for name in updates[0]}
         metrics["grad_norm"] = max(update["grad_norm"] for update in updates)
         seconds = time.perf_counter() - start
@@ -335,8 +335,8 @@ class Trainer:
         flops = passes * sum(config.forward_flops(len(r), len(r) * (len(r) + 1) // 2, len(r.completion)) for r in rollouts)
         return metrics | {"update_seconds": seconds, "flops_share": flops / seconds / self.peak_flops}
 
-    def _update(self, rollouts, batches):
-        """One optimizer update on a mini-batch, of which this process has `batches`."""
+    def _update(self, rollouts, batches, first):
+        """One optimizer update on a mini-batch, of which this process has `batches`; its rollouts are those from `first` on."""
         sums = {}
         for i, batch in enumerate(batches):
             if not self.reshard:
@@ -353,7 +353,7 @@ class Trainer:
         if not (math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"])):
             self.optimizer.zero_grad()
             raise FloatingPointError(f"the loss is {metrics['loss']} and the gradient norm {metrics['grad_norm']}, because of "
-                                     + self._culprits(rollouts))
+                                     + self._culprits(rollouts, first))
         self.optimizer.step()
         self.optimizer.zero_grad()
         return metrics
@@ -382,10 +382,10 @@ class Trainer:
         grad_norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
         return (grad_norm.full_tensor() if isinstance(grad_norm, DTensor) else grad_norm).item()
 
-    def _culprits(self, rollouts):
+    def _culprits(self, rollouts, first):
         """Which rollouts, each taken alone by all processes, have a loss or a gradient that is not finite."""
         found = []
-        for i, rollout in enumerate(rollouts):
+        for i, rollout in enumerate(rollouts, first):
             loss, _ = self._loss(pad([rollout], self.device), [rollout])
             loss.backward()
             if not (math.isfinite(loss.item()) and math.isfinite(self._clip_gradient())):

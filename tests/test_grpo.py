@@ -193,6 +193,8 @@ def test_a_rollout_that_is_not_finite_is_named_and_changes_nothing():
         trainer.step(rollouts)
     assert weights(trainer.policy).equal(before)
     assert all(p.grad is None for p in trainer.policy.parameters())
+    with pytest.raises(FloatingPointError, match="because of 1 of 5 rollouts: number 7$"):
+        Trainer(small_model(), lr=1e-3, mini_batches=2).step(rollouts)
     rollouts[7].advantage = 1e38  # finite, but its gradient is not
     with pytest.raises(FloatingPointError, match="number 7$"):
         trainer.step([*rollouts[:7], Rollout([1], [2] * 9, 3e38)])
