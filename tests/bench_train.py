@@ -147,8 +147,11 @@ def processes(turns=3, rounds=5):
 
 
 def peak(device, call):
-    """Most bytes allocated during a call beyond those before it."""
+    """Most bytes allocated during a call beyond those before it; 0 on the CPU, where nobody counts."""
     gc.collect()
+    if device.type == "cpu":
+        call()
+        return 0
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
@@ -197,14 +200,25 @@ def liger(config, device, rows, length):
     return medians({"liger": update}, device, rounds=3)["liger"]
 
 
-def gpu(shape=QWEN3_4B, length=2048, rows=16, head_tokens=32_768, pages_gb=30.0):
-    """The update's share of the bf16 matmul rate, beside transformers + Liger; head and logprob; a whole step with pages."""
-    device = torch.device("cuda")
+def gpu():
+    """All of `ours`, then the same update by transformers + Liger."""
+    device, length, rows = torch.device("cuda"), 2048, 16
     dist.init_process_group("nccl", store=dist.HashStore(), rank=0, world_size=1)
+    result = {"device": torch.cuda.get_device_name(), **ours(QWEN3_4B, device, length, rows)}
+    result["peak_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 1)
+    gc.collect()
+    torch.cuda.empty_cache()
+    result["liger_seconds"] = round(liger(ModelConfig.from_dict(QWEN3_4B), device, 4, length) * rows / 4, 2)
+    result["ratio_liger"] = round(result["liger_seconds"] / result["update_seconds"], 2)
+    dist.destroy_process_group()
+    return result
+
+
+def ours(shape, device, length, rows, head_tokens=32_768, pages_gb=30.0, longest=1000):
+    """Head and logprob; the update's share of the bf16 matmul rate; a whole step of either role with pages for 200 rows."""
     config = ModelConfig.from_dict(shape)
     bytes_of_head, seconds_of_head = head(config, device, head_tokens)
-    result = {"device": torch.cuda.get_device_name(), "head_peak_gb": round(bytes_of_head / 1e9, 2),
-              "head_seconds": round(seconds_of_head, 3)}
+    result = {"head_peak_gb": round(bytes_of_head / 1e9, 2), "head_seconds": round(seconds_of_head, 3)}
     print(result, flush=True)
     with torch.device(device):
         model = Transformer(config).to(torch.bfloat16)
@@ -222,18 +236,11 @@ def gpu(shape=QWEN3_4B, length=2048, rows=16, head_tokens=32_768, pages_gb=30.0)
     for role in ("challenger", "solver"):
         copy_weights(trainer.policy.model, sampler.model)
         start = time.perf_counter()
-        groups = sampler.generate([[1] * 100] * 40, n=5, max_tokens=1000, seed=0)
+        groups = sampler.generate([[1] * 100] * 40, n=5, max_tokens=longest, seed=0)
         drawn = [Rollout([1] * 100, c.tokens, (-1.0)**i, c.full_logprobs) for i, c in enumerate(c for g in groups for c in g)]
         trainer.step(drawn)
         result[f"{role}_step_seconds"] = round(time.perf_counter() - start, 1)
-    result["peak_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 1)
     print(result, flush=True)
-    del trainer, sampler
-    gc.collect()
-    torch.cuda.empty_cache()
-    result["liger_seconds"] = round(liger(config, device, 4, length) * rows / 4, 2)
-    result["ratio_liger"] = round(result["liger_seconds"] / result["update_seconds"], 2)
-    dist.destroy_process_group()
     return result
 
 
