@@ -460,7 +460,7 @@ class Run:
         if self.device.type == "cuda":
             peak = torch.cuda.max_memory_allocated()
         else:
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         own = {"seconds": time.perf_counter() - start, **self.spent, "peak_memory_gb": peak / 1e9}
         largest = torch.tensor(list(own.values()), dtype=torch.float64, device=self.device)
         if dist.is_initialized():
