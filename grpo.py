@@ -179,34 +179,39 @@ def copy_weights(source, target):
 def matmul_rate(device, dtype, size=1024, rounds=9):
     """FLOP/s of the product of two square matrices, the quickest of `rounds`: what the device can do at most."""
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in "ab")
-    seconds = []
-    for _ in range(rounds):
-        wait(device)
-        start = time.perf_counter()
-        for _ in range(4):
-            a @ b
-        wait(device)
-        seconds.append((time.perf_counter() - start) / 4)
-    return 2 * size**3 / min(seconds)
+    return 2 * size**3 / quickest(lambda: a @ b, device, rounds, repeat=4)
 
 
 def copy_rate(device, numbers=2**26):
     """Bytes read and written a second by a copy within the device's memory, the quickest of 5."""
     source = torch.zeros(numbers, device=device)
-    target, seconds = torch.empty_like(source), []
-    for _ in range(5):
+    target = torch.empty_like(source)
+    return 2 * source.nbytes / quickest(lambda: target.copy_(source), device, rounds=5)
+
+
+def quickest(call, device, rounds, repeat=1):
+    """Seconds of a call in the quickest of `rounds`, each of `repeat` calls."""
+    seconds = []
+    for _ in range(rounds):
         wait(device)
         start = time.perf_counter()
-        target.copy_(source)
+        for _ in range(repeat):
+            call()
         wait(device)
-        seconds.append(time.perf_counter() - start)
-    return 2 * source.nbytes / min(seconds)
+        seconds.append((time.perf_counter() - start) / repeat)
+    return min(seconds)
 
 
 def wait(device):
     """Until the device has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def barrier():
+    """All processes wait until what rank 0 wrote is there."""
+    if dist.is_initialized():
+        dist.barrier()
 
 
 def training_memory(config, tokens, devices, dtype, sharded, activation_checkpointing=False, reference_on_host=False,
@@ -270,8 +275,8 @@ class Trainer:
             raise ValueError("on CUDA a Trainer needs torch.distributed.init_process_group first, if only of one process")
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         self.reshard = reshard or not dist.is_initialized()
-        self.policy = self._place(model, torch.float32, OffloadPolicy())
-        self.reference = self._place(model, self.compute_dtype, CPUOffloadPolicy() if reference_on_host else OffloadPolicy())
+        self.policy = self._place(model, torch.float32)
+        self.reference = self._place(model, self.compute_dtype, reference_on_host)
         self.reference.requires_grad_(False)
         for block in (*self.policy.model.layers, *self.reference.model.layers):
             if compile_blocks:
@@ -282,22 +287,22 @@ class Trainer:
                                            fused=True)
         self.peak_flops = self.world * matmul_rate(self.device, self.compute_dtype, 8192 if self.device.type == "cuda" else 512)
 
-    def _place(self, source, dtype, offload):
+    def _place(self, source, dtype, on_host=False):
         """A `Policy` with a copy of the source's weights in dtype, sharded over the processes when there are any. It is built
         without memory, so that no process ever holds more than its shard and one whole tensor."""
         with torch.device("meta"):
             policy = Policy(Transformer(source.config))
         if dist.is_initialized():
             precision = MixedPrecisionPolicy(param_dtype=self.compute_dtype, reduce_dtype=torch.float32)
+            offload = CPUOffloadPolicy() if on_host else OffloadPolicy()
             for module in (*policy.model.layers, policy):
                 fully_shard(module, mp_policy=precision, offload_policy=offload, reshard_after_forward=self.reshard)
-        host = isinstance(offload, CPUOffloadPolicy)
         state = {}
         for (name, p), q in zip(policy.model.named_parameters(), source.parameters(), strict=True):
             weight = q.detach().to(self.device, dtype, copy=True)
             if isinstance(p, DTensor):
                 weight = distribute_tensor(weight, p.device_mesh, p.placements, src_data_rank=None)
-            state[name] = weight.cpu() if host else weight
+            state[name] = weight.cpu() if on_host else weight
         policy.model.load_state_dict(state, assign=True)
         return policy
 
@@ -418,11 +423,11 @@ class Trainer:
         partial = path.with_name(path.name + ".partial")
         if self.rank == 0:
             shutil.rmtree(partial, ignore_errors=True)
-        self._barrier()
+        barrier()
         model, optimizer = get_state_dict(self.policy, self.optimizer)
         with warnings.catch_warnings(action="ignore"):  # such as that there is one process only
             dcp.save({"model": model, "optimizer": optimizer}, checkpoint_id=partial)
-        self._barrier()
+        barrier()
         if self.rank == 0:
             os.replace(partial, path)
             for old in checkpoints(folder)[:-keep]:
@@ -438,10 +443,6 @@ class Trainer:
             dcp.load({"model": model, "optimizer": optimizer}, checkpoint_id=found[-1])
         set_state_dict(self.policy, self.optimizer, model_state_dict=model, optim_state_dict=optimizer)
         return int(found[-1].name.removeprefix("step"))
-
-    def _barrier(self):
-        if self.world > 1:
-            dist.barrier()
 
 
 def checkpoints(folder):

@@ -96,10 +96,8 @@ class ModelConfig:
 
     def block_parameters(self):
         """Number of weights of a block."""
-        C, kv_width = self.head_dim, self.kv_heads * self.head_dim
-        biases = (self.heads * C + 2 * kv_width) if self.qkv_bias else 0
-        norms = 2 * self.width + (2 * C if self.qk_norm else 0)
-        return (2 * self.heads * C + 2 * kv_width + 3 * self.ffn) * self.width + norms + biases
+        with torch.device("meta"):
+            return sum(p.numel() for p in Block(self, 0).parameters())
 
     def parameters(self):
         """Number of weights of the whole model."""

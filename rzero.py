@@ -44,7 +44,7 @@ from tqdm import tqdm
 
 from answers import extract_boxed, majority, same_answer
 from evaluate import SOLVER_SYSTEM, evaluate, mean_and_ci, read_questions
-from grpo import Rollout, Trainer, copy_rate, copy_weights, group_advantages, matmul_rate, training_memory
+from grpo import Rollout, Trainer, barrier, copy_rate, copy_weights, group_advantages, matmul_rate, training_memory
 from model import Tokenizer, compute_dtype, load, read_config, read_json, resolve, save
 from sample import PagedCache, Sampler, free_memory
 from tiny.task import solve
@@ -611,12 +611,6 @@ class Run:
                 print("label accuracy is known because the tiny task's answers can be computed; no model learns from them")
 
 
-def barrier():
-    """All processes wait until what rank 0 wrote is there."""
-    if dist.is_initialized():
-        dist.barrier()
-
-
 def start_processes():
     """Joins the processes of torchrun; on CUDA a single one too, since there FSDP is what computes in bf16."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
@@ -648,9 +642,14 @@ PROMPT = 200  # tokens of a prompt, and
 MEAN = 0.3  # the mean completion's share of the longest: what a plan assumes
 
 
+def longest_row(cfg):
+    """Tokens of the longest prompt and completion."""
+    return PROMPT + max(cfg.max_question_tokens, cfg.max_answer_tokens)
+
+
 def memory(cfg, config, machine):
     """What a process of the run takes on its device at most, in bytes -> {what: bytes}, the key/value pages last."""
-    longest = PROMPT + max(cfg.max_question_tokens, cfg.max_answer_tokens)
+    longest = longest_row(cfg)
     size = machine.dtype.itemsize
     parts = training_memory(config, max(cfg.token_budget, longest), machine.devices, machine.dtype,
                             machine.devices > 1 or machine.dtype == torch.bfloat16, cfg.activation_checkpointing,
@@ -665,7 +664,7 @@ def memory(cfg, config, machine):
 def fitting(cfg, config, machine):
     """The first change of settings, or of the number of devices, with which the run fits and keeps pages for 4 of the longest
     rows -> {setting: value}, None when nothing does."""
-    longest = PROMPT + max(cfg.max_question_tokens, cfg.max_answer_tokens)
+    longest = longest_row(cfg)
     least = 4 * longest * PagedCache.bytes_of_page(config, 1, machine.dtype)
     on_host = {"reference_on_host": True} if machine.dtype == torch.bfloat16 else {}
     changes = [{}, {"reshard": True}, {"activation_checkpointing": True}, {"token_budget": min(longest, cfg.token_budget)},
@@ -711,7 +710,7 @@ def plan(cfg, machine):
           f"{str(machine.dtype).removeprefix('torch.')}\n\nGB a device, at most")
     for name, value in [*parts.items(), ("left", left)]:
         print(f"{value / 1e9:10.3f}  {name}")
-    longest = PROMPT + max(cfg.max_question_tokens, cfg.max_answer_tokens)
+    longest = longest_row(cfg)
     rows = parts["key/value pages"] / PagedCache.bytes_of_page(config, 1, machine.dtype)
     print(f"\nThe pages hold {rows / 1000:,.0f} rows of 1,000 tokens, {rows / longest:,.0f} of the longest ({longest:,}).")
     if machine.tflops and machine.tb_s:

@@ -5,6 +5,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import bench_sample
 import pytest
 import torch
 from processes import run_processes
@@ -17,9 +18,7 @@ from model import ModelConfig, Transformer, read_config
 from rzero import PRESETS, Machine, fitting, memory
 
 ROOT = Path(__file__).parents[1]
-QWEN3_4B = ModelConfig.from_dict(dict(
-    model_type="qwen3", vocab_size=151_936, hidden_size=2560, num_hidden_layers=36, num_attention_heads=32,
-    num_key_value_heads=8, head_dim=128, intermediate_size=9728, tie_word_embeddings=True, rope_theta=1e6))
+QWEN3_4B = ModelConfig.from_dict(bench_sample.QWEN3_4B)
 H200 = Machine(1, 141.0, torch.bfloat16, 790.0, 4.3)
 
 
