@@ -18,7 +18,8 @@ import zlib
 from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 import sympy as sp
 from mpmath import MPContext, fp
@@ -30,13 +31,16 @@ MOST_TOKENS = 400
 DEEPEST = 40  # brackets within brackets
 LARGEST_RATIONAL = 60_000  # bits of a number that is computed, by the bounds of `survey`
 LARGEST = 1200  # |log2| of any other value that is computed
-LARGEST_VARIABLE = {"real": 1.6, "positive": 1.6, "whole": 5.4}  # log2, by the kind of points
-MOST_WORK = 300  # nodes visited to evaluate all of an answer once, the terms of its sums counted
+LARGEST_VARIABLE = {False: 1.6, True: 4.6}  # |log2| at narrow points and at wide ones
+MOST_WORK = 240  # nodes visited to evaluate all of an answer once, the terms of its sums counted
+MOST_TERMS = 24  # of a sum or product whose ends have variables
+MOST_STEPS = 2000  # of a comparison: pairs of parts that are compared, and points where they are
+MOST_STEPS_OF_VOTE = 60_000  # after which a vote compares the rest as they are written
 MOST_COMPARED = 200  # different strings of one vote that are compared with one another
 
 compared_as_written = Counter()
-"""How many comparisons of different strings were decided by their writing, by reason: too long, unreadable, too large, too
-many (for a whole vote)."""
+"""How many comparisons, of answers or of values in them, were decided by their writing, by reason: too long, unreadable, too
+large, too many steps, too many (a whole vote)."""
 
 
 # ---- the box
@@ -72,10 +76,10 @@ def extract_boxed(text):
 # ---- taking the dress off
 
 SIGNS = {"−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "×": r"\times ", "⋅": r"\cdot ", "·": r"\cdot ", "∙": r"\cdot ",
-         "÷": "/", "∕": "/", "⁄": "/", "≤": r"\le ", "⩽": r"\le ", "≥": r"\ge ", "⩾": r"\ge ", "≠": r"\ne ", "≈": "=",
+         "÷": "/", "∕": "/", "⁄": "/", "≤": r"\le ", "⩽": r"\le ", "≥": r"\ge ", "⩾": r"\ge ", "≠": r"\ne ", "≈": r"\approx ",
          "±": r"\pm ", "∓": r"\mp ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "∞": r"\infty ",
-         "π": r"\pi ", "√": r"\sqrt ", "°": r"^\circ ", "º": r"^\circ ", "′": "'", "’": "'", "ℝ": r"\mathbb{R}",
-         "“": '"', "”": '"',
+         "π": r"\pi ", "√": r"\sqrt ", "∛": r"\sqrt[3] ", "°": r"^\circ ", "º": r"^\circ ",
+         "′": "'", "’": "'", "ℝ": r"\mathbb{R}", "“": '"', "”": '"',
          "½": r"\frac{1}{2}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}",
          "⟨": r"\langle ", "⟩": r"\rangle ", "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "％": "%",
          "\N{NO-BREAK SPACE}": " ", "\N{NARROW NO-BREAK SPACE}": " ", "\N{THIN SPACE}": " "}
@@ -92,21 +96,32 @@ RAISED = str.maketrans(SUPERSCRIPTS + SUBSCRIPTS, "0123456789+-n" + "0123456789"
 
 # (?![A-Za-z]) so that \left does not cut \leftarrow
 DRESS = re.compile(
-    r"\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits|quad|qquad|hfill|strut|space|big|bf|rm|it)(?![A-Za-z])\.?"
-    r"|\\[;:> ()\[\]]|~|(?<!\\)\$|\\hspace\*?\{[^{}]*\}|\\v?phantom\{[^{}]*\}|\\label\{[^{}]*\}|\bnp\.")
+    r"\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits|quad|qquad|hfill|strut|space|big|bf|rm|it"
+    r"|tiny|small|large|Large|LARGE|huge|Huge|underline|ensuremath|checkmark)(?![A-Za-z])\.?"
+    r"|\\[;:> ()\[\]]|~|(?<!\\)\$|\\(?:hspace\*?|v?phantom|label|color|textcolor) ?\{[^{}]*\}|\bnp\.")
 TEMPERATURE = re.compile(r"\^ ?(?:\\circ|\{ ?\\circ ?\}) ?(?:\\(?:text|mathrm) ?\{ ?([CF]) ?\}|([CF])(?![A-Za-z]))")
-DEGREE = re.compile(r"\^ ?(?:\\circ|\{ ?\\circ ?\})|\\degree(?![A-Za-z])|\\circ$")
+DEGREE = re.compile(r"\^ ?(?:\\circ|o(?![A-Za-z])|\{ ?(?:\\circ|o) ?\})|\\degree(?![A-Za-z])|\\circ$")
+ROW_SPACE = re.compile(r"(\\\\)\[-?[0-9.]+ ?[a-z]{2}\]")  # \\[2pt]
+NEXT_LINE = re.compile(r"\\\\(?=\s)|\\q?quad(?![A-Za-z])")  # between x = 1 and y = 2
+LETTERED_DIGITS = re.compile(r"((?=[A-Z]*[0-9])[0-9]*[A-Z][0-9A-Z]*) ?_ ?\{?([123][0-9])\}?")  # 2A_{16}
 INTEGER = re.compile(r"-?[0-9]{1,1000}")
 PLAIN_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)")
+DECIMAL = re.compile(r"[+-]*(?P<whole>[0-9]*)\.(?P<decimals>[0-9]+)(?:[eE]\{?(?P<exponent>[+-]?[0-9]{1,4})\}?)?")
+POWER_OF_TEN = re.compile(r"(?:\\times|\\cdot|\*)10\^")
 SPACED_THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}(?: [0-9]{3})+(?:\.[0-9]+)?")
-GROUPED_DIGITS = re.compile(r"(?<![0-9.])[1-9][0-9]{0,2}(?:(?:\{,\}|,\\!) ?[0-9]{3})+(?![0-9])")  # 1{,}000 is never a list
+GROUPED_DIGITS = re.compile(r"(?<![0-9.])[1-9][0-9]{0,2}(?:(?: ?\{ ?, ?\}|,\\!) ?[0-9]{3})+(?![0-9])")  # 1{,}000 is never a list
 THOUSANDS = re.compile(r"(?<![0-9.,])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9,])")
+DECIMAL_COMMA = re.compile(r"[+-]?(?:0,[0-9]+|[0-9]+,(?:[0-9]{2}|[0-9]{4,}))")  # 1,2 is a list, and 1,234 is a number
 CHOOSE = re.compile(r"\{([^{}\\]*)\\(choose|over)(?![a-z])([^{}\\]*)\}")
 BUILDER = re.compile(r"\\?\{ ?[a-zA-Z] ?(?:\\in ?\\mathbb ?\{?R\}? ?)?(?:\\mid|\||:|\\vert)(?![a-z])([^{}]*?)\\?\}")
 ORDINAL = re.compile(r"([0-9]) ?(?:\^ ?\{? ?)?(?:\\text ?\{)?(?:st|nd|rd|th)(?![A-Za-z])\}{0,2}")
+UNIT_SIGN = re.compile(r"(?<=[0-9}) ])\\(Omega|AA) *$|\\(mu) ?\\(?:text|mathrm) ?\{ ?")  # 10\,\Omega, \mu\mathrm{m}
+UNIT_NAMES = {"mu": r"\text{micro", "Omega": r"\text{ohm}", "AA": r"\text{angstrom}"}
+ANY_WHOLE = re.compile(r"(?<=[^ ,(]),? ?\(?(?:\\text ?\{[a-z ]*\})? ?[a-z] ?\\in ?\\mathbb ?\{? ?[ZN] ?\}?(?:\^\+)? ?\)?$")
+CLOCK = re.compile(r"\b([aApP])\.m\b\.?")  # 3:30 p.m.
 PREFACE = re.compile(r"^ *(?:\\text(?:bf|rm|it)? ?\{ ?)?(?:the )?(?:final )?answer(?: is:?|:) ?\}? ?(?=[^} ])", re.IGNORECASE)
-OPTION = re.compile(r"([A-Z])[.):]|\(([A-Z])\)\.?")
-LOOSE_SPACE = re.compile(r"(?<![0-9A-Za-z,]) | (?![0-9A-Za-z])")
+OPTION = re.compile(r"(?:[Oo]ption |[Cc]hoice )?\(?([A-Z])(?:[.:]|\)\.?|\) +[0-9A-Za-z].*)?")  # (C) 12 is the option, not 12
+LOOSE_SPACE = re.compile(r"(?<![0-9A-Za-z]) | (?![0-9A-Za-z])|(?<=[A-Za-z]) (?=[0-9])|(?<=[0-9]) (?=[A-Za-z])")
 
 
 def clean(text):
@@ -116,21 +131,27 @@ def clean(text):
     text = re.sub(f"[{SUBSCRIPTS}]+", lambda run: "_{" + run[0].translate(RAISED) + "}", text)
     text = text.translate(UNICODE)
     # In a matrix a doubled backslash ends a row, elsewhere one was escaped twice. \cr, so that no space looks escaped
-    text = text.replace(r"\\", r"\cr " if r"\begin" in text else "\\")
+    if re.search(r"(?<!\\)\\\\begin", text) or r"\\\\" in text:
+        text = text.replace(r"\\", "\\")
+    if r"\begin" not in text and text.count("=") > 1:
+        text = NEXT_LINE.sub(", ", text)
+    text = ROW_SPACE.sub(r"\1", text).replace(r"\\", r"\cr " if r"\begin" in text else "\\")
     text = GROUPED_DIGITS.sub(lambda number: re.sub("[^0-9]", "", number[0]), text)
     text = text.replace(r"\!", "").replace(r"\,", " ").replace("{,}", ",")
     text = CHOOSE.sub(lambda pair: rf"\{'binom' if pair[2] == 'choose' else 'frac'}{{{pair[1]}}}{{{pair[3]}}}", text)
-    text = re.sub(r"\\[dtc]frac(?![A-Za-z])", r"\\frac", DRESS.sub(" ", text))
+    text = re.sub(r"\\(?:[dtcs]|nice)frac(?![A-Za-z])", r"\\frac", DRESS.sub(" ", text))
     text = DEGREE.sub("°", TEMPERATURE.sub(r"\\text{degrees \1\2}", text))
-    text = PREFACE.sub("", ORDINAL.sub(r"\1", text))
+    text = PREFACE.sub("", ORDINAL.sub(r"\1", CLOCK.sub(r"\1m", text)))
+    text = UNIT_SIGN.sub(lambda sign: UNIT_NAMES[sign[1] or sign[2]], text)
     text = " ".join(text.split()).strip("*_ ").strip('"`').rstrip("\\").removesuffix(",").removesuffix(";")
     text = text.removesuffix(".").strip()
+    text = ANY_WHOLE.sub("", re.sub(r"\(([0-9]+)\) ?_", r"\1_", text))  # k pi, k in Z; (101)_2
     builder = BUILDER.fullmatch(text)
     if builder:
         text = builder[1].strip()
-    option = OPTION.fullmatch(text)
+    option = OPTION.fullmatch(UNWRAP.sub(r"\1", text))
     if option:
-        return option[1] or option[2]
+        return option[1]
     return text.replace(" ", "") if SPACED_THOUSANDS.fullmatch(text) else text
 
 
@@ -152,21 +173,22 @@ class Quantity:
 
     def __post_init__(self):
         self.traits, self.known, self.work = set(), {}, 0
-        self.size("real")
+        self.size(wide=False)
         self.marks = {t for t in self.traits if t in ("%", "°", "base")} | ({self.unit} if self.unit else set())
         self.variables = {t[1:] for t in self.traits if t[0] == "$"}
 
-    def size(self, kind):
-        """A bound of |log2| of its value at points of a kind, see `survey`; infinite if it is too large to compute."""
-        if kind not in self.known:
+    def size(self, wide):
+        """A bound of |log2| of its value at narrow or wide points, see `survey`; infinite if it is too large to compute."""
+        if wide not in self.known:
             try:
-                bits, magnitude, self.work = survey(self.tree, self.traits, LARGEST_VARIABLE[kind])
-                rational = not any(trait[0] == "$" or trait == "irrational" for trait in self.traits)
+                bits, magnitude, self.work = survey(self.tree, self.traits, LARGEST_VARIABLE[wide])
+                rational = not any(trait[0] == "$" or trait in ("irrational", "°") for trait in self.traits)
                 fits = max(bits, magnitude) <= LARGEST_RATIONAL if rational else magnitude <= LARGEST
-                self.known[kind] = magnitude if fits else math.inf
+                self.known[wide] = magnitude if fits else math.inf
+                self.work /= 8 if rational else 1  # computed once, in whole numbers
             except OverflowError:
-                self.known[kind] = math.inf
-        return self.known[kind]
+                self.known[wide] = math.inf
+        return self.known[wide]
 
     @property
     def said(self):
@@ -176,8 +198,8 @@ class Quantity:
 
 @dataclass(eq=False)
 class Group:
-    """kind: tuple, list (bare, with commas or "and"), set, union, matrix (items are rows, of kind tuple), or minus (of two
-    sets). ends: the brackets of a tuple, as in "(]"."""
+    """kind: tuple, list (bare, with commas or "and"), ratio (of three or more), set, union, matrix (items are rows, of kind
+    tuple), minus (of two sets) or chain (of two inequalities). ends: the brackets of a tuple, as in "(]"."""
 
     kind: str
     items: list
@@ -191,6 +213,14 @@ class Relation:
     sign: str
     left: object
     right: object
+
+    @cached_property
+    def difference(self):
+        """left - right, None where it is none of two expressions."""
+        try:
+            return Quantity(sp.Add(as_tree(self.left), negative(as_tree(self.right)), evaluate=False))
+        except Unreadable:
+            return None
 
 
 # ---- reading
@@ -222,24 +252,28 @@ UNITS = {alias: unit for unit, aliases in {
     "m": "meter meters metre metres", "in": "inch inches", "ft": "foot feet", "yd": "yard yards", "mi": "mile miles",
     "kg": "kilogram kilograms", "g": "gram grams", "mg": "milligram milligrams", "l": "liter liters litre litres",
     "ml": "milliliter milliliters", "s": "second seconds sec secs", "min": "minute minutes mins", "h": "hour hours hr hrs",
-    "day": "days", "week": "weeks", "month": "months", "year": "years yr yrs", "mph": "", "kmh": "", "rad": "radian radians",
-    "unit": "units", "2": "square sq", "3": "cubic", "/": "per", "hz": "hertz", "mol": "mole moles", "oz": "ounce ounces",
+    "day": "days", "week": "weeks", "month": "months", "year": "years yr yrs", "mi / h": "mph", "km / h": "kmh kph",
+    "rad": "radian radians", "unit": "units", "2": "square sq", "3": "cubic",
+    "/": "per", "hz": "hertz", "mol": "mole moles", "oz": "ounce ounces",
     "j": "joule joules", "n": "newton newtons", "w": "watt watts", "v": "volt volts", "k": "kelvin", "pa": "pascal pascals",
     **dict.fromkeys("khz mhz ghz ev kev mev gev kj kw mw nm pm ms ns kpa".split(), ""),
 }.items() for alias in (unit, *aliases.split())}
 CURRENCIES = {r"\$": "$", "€": "euro", "£": "pound", "¥": "yen", "₹": "rupee"}
 SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+PHRASES = dict.fromkeys(("all real numbers", "all reals", "real numbers"), r"\mathbb{R}") | dict.fromkeys(
+    ("no solution", "no solutions", "no real solutions", "empty set", "the empty set"), r"\emptyset")
 MARKS = {"°": sp.Symbol("°"), "%": sp.Symbol("%")}  # units with a value
 APPLIED = {name: sp.Function(name) for name in ("base", "root", "sum", "prod")}
 
+TEXT = r"(?:text(?:bf|it|rm|sf|normal)?|math(?:rm|bf|it|sf)|mbox|hbox|operatorname|emph|boldsymbol|bm|rm|bf)\*?"
 TOKEN = re.compile(
-    r"\s+|\\(?P<text>(?:text|mathrm|mbox|operatorname|textbf|textit|textrm|textsf|mathbf|mathit|mathsf|rm|bf|boldsymbol|hbox|emph)"
-    r"\*?) ?\{(?P<content>[^{}]*)\}"
+    rf"\s+|\\(?P<text>{TEXT}) ?\{{(?P<content>(?:[^{{}}]|\^\{{-?[0-9]\}})*)\}}"
     r"|\\begin ?\{ ?(?P<begin>[a-zA-Z]+)\*? ?\}(?: ?\{[lcr| ]*\})?|\\end ?\{ ?(?P<end>[a-zA-Z]+)\*? ?\}"
     r"|(?P<number>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)|(?P<letters>[A-Za-z]+)"
     r"|(?P<sign>\\(?:[A-Za-z]+|.)|\*\*|<=|>=|!=|==|:=|.)", re.DOTALL)
-UNWRAP = re.compile(r"\\(?:text|mathrm|mbox|operatorname|textbf|textit|textrm|textsf|mathbf|mathit|mathsf|emph)\*? ?\{([^{}]*)\}")
-UNIT = re.compile(r"[A-Za-z]+(?:\^?-?[0-9])?(?: ?/ ?[A-Za-z]+(?:\^?-?[0-9])?)*")
+UNWRAP = re.compile(rf"\\{TEXT} ?\{{([^{{}}]*)\}}")
+UNIT = re.compile(r"[A-Za-z]+(?:\^?-?[0-9])?(?: ?[/ ] ?[A-Za-z]+(?:\^?-?[0-9])?)*")
+NO_NAME = re.compile(r"[=<>!:,;]|\\(?:text|mathrm|mbox|not|equiv|p?mod|le|ge|in)(?![a-z])|(?<![\\A-Za-z])[A-Za-z]{3}")
 WORDS = re.compile(r"[A-Za-z][A-Za-z'\". -]*")
 
 
@@ -249,7 +283,8 @@ def tokens_of(text, inside=0):
     for token in TOKEN.finditer(text):
         kind, string = token.lastgroup, token[0]
         if kind == "content":
-            tokens += text_tokens(token["text"], token["content"].strip(" ~."), first=not tokens, inside=inside)
+            content = re.sub(r"\{(-?[0-9])\}", r"\1", token["content"]).strip(" ~.")
+            tokens += text_tokens(token["text"], content, first=not tokens, inside=inside)
         elif kind == "letters":
             tokens += letter_tokens(string, first=not tokens)
         elif kind in ("begin", "end"):
@@ -321,6 +356,9 @@ def quotient(top, bottom):
     return product([top, power(bottom, sp.S.NegativeOne)])
 
 
+END = ("end", "")  # of all
+
+
 class Reader:
     """Reads a list of tokens -> Quantity, Group or Relation. Raises Unreadable.
 
@@ -329,17 +367,18 @@ class Reader:
     """
 
     def __init__(self, tokens):
-        self.tokens, self.at, self.depth = tokens, 0, 0
+        self.tokens, self.at, self.depth = tokens + [END] * 3, 0, 0  # so that `peek` may look ahead
         self.plus = True  # the sign that a \pm is read with
         self.split = False  # a \pm was met
         self.bars = 0  # open |
+        self.i = sp.I  # what the letter i is: a symbol where it is an index
         self.work = 0  # of all quantities read, see `survey`
 
     def peek(self, ahead=0):
-        return self.tokens[self.at + ahead] if self.at + ahead < len(self.tokens) else ("end", "")
+        return self.tokens[self.at + ahead]
 
     def next_is(self, *strings):
-        kind, string = self.peek()
+        kind, string = self.tokens[self.at]
         return kind == "sign" and string in strings
 
     def take(self, *strings):
@@ -353,9 +392,9 @@ class Reader:
             raise Unreadable
 
     def answer(self):
-        self.take("=")
+        self.take("=", r"\approx")
         items = self.items(spread=True)
-        if self.at < len(self.tokens):
+        if self.peek() != END:
             raise Unreadable
         return items[0] if len(items) == 1 else Group("list", items)
 
@@ -385,8 +424,10 @@ class Reader:
             sides.append(self.side())
         if not signs:
             return sides[0]
-        if all(sign == "=" for sign in signs):  # x = 2 + 3 = 5
-            return Relation("=", sides[0], sides[-1])
+        if all(sign == "=" for sign in signs):
+            if len(sides) > 2 and all(map(is_name, sides[:-1])):  # x = y = 2
+                return Group("list", [Relation("=", side, sides[-1]) for side in sides[:-1]])
+            return Relation("=", sides[0], sides[-1])  # x = 2 + 3 = 5
         if len(signs) > 2 or len(signs) == 2 and not ({*signs} <= {"<", "≤"} or {*signs} <= {">", "≥"}):
             raise Unreadable
         pairs = [Relation({">": "<", "≥": "≤"}[sign], b, a) if sign in (">", "≥") else Relation(sign, a, b)
@@ -410,6 +451,13 @@ class Reader:
         if self.peek()[0] == "word":
             return Quantity(sp.Symbol("words " + self.words()))
         tree = self.total()
+        if self.next_is(":"):
+            parts = [tree]
+            while self.take(":"):
+                parts.append(self.total())
+            if len(parts) > 2:
+                return Group("ratio", [self.counted(Quantity(as_tree(part))) for part in parts])
+            tree = quotient(*map(as_tree, parts))
         if isinstance(tree, Group):
             return tree
         tree = negative(tree) if minus else tree
@@ -424,20 +472,16 @@ class Reader:
             units = []
         letters = self.tokens[start:self.at]
         word = "".join(string for kind, string in letters) if all(kind == "letter" for kind, _ in letters) else ""
-        quantity = Quantity(tree, " ".join(units), word if len(word) > 1 else "", self.rounding(letters))
-        self.work += quantity.work
-        if self.work > MOST_WORK:
-            raise Unreadable
-        return quantity
+        return self.counted(Quantity(tree, " ".join(units), word if len(word) > 1 else "", self.rounding(letters)))
 
     @staticmethod
     def rounding(tokens):
         """Half of the last place of a lone decimal of six digits or more behind the point, and as many that count."""
-        numbers = [string for kind, string in tokens if kind == "number"]
-        if len(numbers) == 1 and all(kind == "number" or string in "+-" for kind, string in tokens):
-            mantissa, _, exponent = numbers[0].lower().partition("e")
-            places = len(mantissa.partition(".")[2]) - int(exponent or 0)
-            if 6 <= places <= 300 and len(mantissa.replace(".", "").lstrip("0")) >= 6:
+        written = "".join(string for _, string in tokens)
+        decimal = DECIMAL.fullmatch(POWER_OF_TEN.sub("e", written)) if "." in written else None
+        if decimal:
+            places = len(decimal["decimals"]) - int(decimal["exponent"] or 0)
+            if 6 <= places <= 300 and len((decimal["whole"] + decimal["decimals"]).lstrip("0")) >= 6:
                 return Fraction(1, 2 * 10 ** places)
         return Fraction(0)
 
@@ -446,6 +490,8 @@ class Reader:
         while self.peek()[0] in ("word", "letter", "number"):
             words.append(self.peek()[1].casefold())
             self.at += 1
+        if {*words} & {"at", "if", "when", "where", "except", "unless"}:  # undefined at x = 5
+            raise Unreadable
         return " ".join(words)
 
     def unit(self):
@@ -454,7 +500,7 @@ class Reader:
         while self.peek()[0] == "word" or names and self.next_is("/", "^", r"\cdot"):
             sign = self.take("/", "^", r"\cdot")
             if sign == "^":
-                names.append(self.raw_group())
+                names.append((self.take("-") or "") + self.raw_group())
                 continue
             kind, name = self.peek()
             if kind not in ("word", "letter"):
@@ -470,12 +516,14 @@ class Reader:
             raise Unreadable
         self.depth += 1
         terms = [self.signed_term()]
-        while self.next_is("+", "-", r"\pm", r"\mp") and not isinstance(terms[0], Group):
+        while self.next_is("+", "-", r"\pm", r"\mp") and not (isinstance(terms[0], Group) and terms[0].kind != "matrix"):
             terms.append(self.signed_term())
         self.depth -= 1
         if len(terms) == 1:
             return terms[0]
-        return sp.Add(*map(as_tree, terms), evaluate=False)
+        if any(isinstance(term, Group) for term in terms) and not all(isinstance(term, Group) for term in terms):
+            raise Unreadable
+        return self.entrywise(lambda *trees: sp.Add(*trees, evaluate=False), terms)
 
     def signed_term(self):
         minus = False
@@ -483,21 +531,47 @@ class Reader:
             self.split = self.split or sign in (r"\pm", r"\mp")
             minus ^= sign == "-" or sign == r"\pm" and not self.plus or sign == r"\mp" and self.plus
         tree = self.term()
-        return negative(as_tree(tree)) if minus else tree
+        return self.entrywise(negative, [tree]) if minus else tree
 
     def term(self):
         factors = [self.factor()]
         while True:
             if self.take("*", r"\times", r"\cdot", r"\ast"):
                 factors.append(self.signed_factor())
-            elif self.take("/", r"\div", ":"):
+            elif self.take("/", r"\div"):
                 bottom = as_tree(self.signed_factor())
                 factors[-1] = quotient(as_tree(factors[-1]), bottom)
             elif self.starts_factor():
                 factors.append(self.beside(factors))
             else:
                 break
-        return product([as_tree(factor) for factor in factors]) if len(factors) > 1 else factors[0]
+        if len(factors) == 1:
+            return factors[0]
+        if sum(isinstance(factor, Group) for factor in factors) > 1:
+            raise Unreadable
+        return self.entrywise(lambda *trees: product(trees), factors)
+
+    def entrywise(self, operation, parts):
+        """operation(*trees) of the parts; an entry for an entry where some are matrices, all of one shape."""
+        matrices = [part for part in parts if isinstance(part, Group)]
+        if not matrices:
+            return operation(*map(as_tree, parts))
+        shapes = {(part.kind, part.ends, *(len(row.items) for row in part.items)) for part in matrices if part.kind == "matrix"}
+        if len(shapes) != 1 or any(part.kind != "matrix" for part in matrices):
+            raise Unreadable
+
+        def entry(i, j):
+            return self.counted(Quantity(operation(*(
+                as_tree(part.items[i].items[j] if isinstance(part, Group) else part) for part in parts))))
+
+        return Group("matrix", [Group("tuple", [entry(i, j) for j in range(len(row.items))], row.ends)
+                                for i, row in enumerate(matrices[0].items)], matrices[0].ends)
+
+    def counted(self, quantity):
+        self.work += quantity.work
+        if self.work > MOST_WORK:
+            raise Unreadable
+        return quantity
 
     def signed_factor(self):
         minus = False
@@ -517,23 +591,30 @@ class Reader:
         kind, string = self.peek()
         before = factors[-1]
         whole = self.tokens[self.at - 1][0] == "number" and isinstance(before, sp.Integer)
-        factor = self.factor()
         if kind == "number":
-            if not (whole and isinstance(factor, sp.Integer) and self.take("/")):
+            if not (whole and self.peek(1) == ("sign", "/") and self.peek(2)[0] == "number"):
+                factor = self.factor()
                 if self.tokens[self.at - 2][0] == "number" or not isinstance(before, sp.Basic):
                     raise Unreadable
                 return factor
-            factor = quotient(factor, as_tree(self.factor()))
-        elif not (string == r"\frac" and whole):
-            return factor
-        if isinstance(factor, sp.Rational) and 0 < factor < 1:
-            return factors.pop() + factor  # two written numbers
+            top = number(string)
+            self.at += 2
+            part = quotient(top, as_tree(self.atom()))
+        elif string == r"\frac" and whole:
+            part = self.atom()
+        else:
+            return self.factor()
+        if isinstance(part, sp.Rational) and 0 < part < 1:
+            return self.postfixed(factors.pop() + part)  # two written numbers
         if kind == "number":
             raise Unreadable
-        return factor
+        return self.postfixed(part)
 
     def factor(self):
-        tree = self.atom()
+        return self.postfixed(self.atom())
+
+    def postfixed(self, tree):
+        """The tree with what follows it: powers, !, %, a degree sign, a number's base."""
         while True:
             if self.take("^", "**"):
                 tree = self.raised(as_tree(tree))
@@ -582,6 +663,8 @@ class Reader:
 
     def atom(self):
         kind, string = self.peek()
+        if (kind, string) == END:
+            raise Unreadable
         self.at += 1
         if kind == "number":
             return self.repeating(string)
@@ -611,6 +694,10 @@ class Reader:
     def bracket(self, opener):
         if self.depth > DEEPEST:
             raise Unreadable
+        if opener == r"\{" and self.peek()[0] == "begin" and ("sign", r"\}") not in self.tokens[self.at:]:
+            system = self.atom()  # \left\{ \begin{array} ... \right.
+            rows = system.items if system.kind == "matrix" else []
+            return Group("list", [row.items[0] if len(row.items) == 1 else row for row in rows]) if rows else system
         self.depth += 1
         bars, self.bars = self.bars, 0
         closers = ")", "]", r"\}", "}", r"\rangle", r"\rbrace", r"\rbrack"
@@ -629,7 +716,7 @@ class Reader:
         if len(items) != 1:
             return Group("tuple", items, ends)
         item = items[0]
-        if isinstance(item, Group) and item.kind == "tuple" and ends == "()":
+        if isinstance(item, Group) and (item.kind == "tuple" and ends == "()" or item.kind == "matrix" and ends in ("()", "[]")):
             return item
         return item.tree if isinstance(item, Quantity) and not item.unit and ends in ("()", "[]") else Group("tuple", items, ends)
 
@@ -650,9 +737,7 @@ class Reader:
             items = self.items(spread=False)
             self.expect(")")
             return sp.Function(name)(*(as_tree(item) for item in items))
-        if name == "e":
-            return sp.E
-        return sp.I if name == "i" else sp.Symbol(name)
+        return {"e": sp.E, "i": self.i}.get(name) or sp.Symbol(name)
 
     def decorated(self, name):
         """The name of a variable with its index and primes."""
@@ -670,13 +755,15 @@ class Reader:
 
     def raw_group(self):
         """One token, or all up to the closing brace, as a string."""
+        if self.peek() == END:
+            raise Unreadable
         if not self.take("{"):
             self.at += 1
-            return self.tokens[self.at - 1][1] if self.at <= len(self.tokens) else ""
+            return self.tokens[self.at - 1][1]
         strings, open_braces = [], 1
         while open_braces:
             kind, string = self.peek()
-            if self.at >= len(self.tokens):
+            if self.peek() == END:
                 raise Unreadable
             self.at += 1
             open_braces += (string == "{") - (string == "}")
@@ -689,6 +776,8 @@ class Reader:
         rows = [[]]
         while True:
             rows[-1].append(self.statement())
+            if name in ("cases", "array", "aligned"):
+                self.take(",")
             if self.take("&"):
                 continue
             if self.take(r"\cr"):
@@ -699,7 +788,7 @@ class Reader:
                 raise Unreadable
             self.at += 1
             if name in ("cases", "aligned"):
-                return Group("list", [row[0] for row in rows])
+                return Group("list", [row[0] if len(row) == 1 else Group("tuple", row, "()") for row in rows])
             return Group("matrix", [Group("tuple", row, "()") for row in rows], name if name == "vmatrix" else "")
 
     def command(self, name):
@@ -772,13 +861,18 @@ class Reader:
         r"""\sum_{k=a}^{b} of the term that follows."""
         self.expect("_")
         self.expect("{")
+        outer = self.i
+        if self.peek() == ("letter", "i"):
+            self.i = sp.Symbol("i")
         start = self.statement()
         self.expect("}")
         self.expect("^")
         end = as_tree(self.argument())
         if not (isinstance(start, Relation) and start.sign == "=" and as_tree(start.left).is_Symbol):
             raise Unreadable
-        return APPLIED[name](as_tree(self.term()), start.left.tree, as_tree(start.right), end)
+        body = as_tree(self.term())
+        self.i = outer
+        return APPLIED[name](body, start.left.tree, as_tree(start.right), end)
 
 
 def as_tree(item):
@@ -796,9 +890,9 @@ def survey(tree, traits, variable):
     """Bounds of what computing a tree would take -> (bits, magnitude, work); what it is made of is added to the set `traits`.
 
     bits: of its numerator and denominator, if it is rational; magnitude: |log2| of its value; work: the nodes visited.
-    variable: the magnitude of a variable. Traits: %, ° and base; $x for each variable x; root (a root or logarithm of something
-    with variables), signs (an absolute value of that), whole (a floor, factorial or power of a negative number, which ask for
-    whole variables), irrational.
+    variable: the magnitude of a variable. Traits: %, ° and base; $x for each variable x; +x where it stands in a root, a
+    logarithm or the base of an unknown power; #x where it must be whole (in a factorial, a power of a negative number, the end of
+    a sum, and in a floor if x is one of i to q); signs (an absolute value or floor of variables); irrational.
     Raises OverflowError where a bound is beyond a float.
     """
     if tree.is_Rational:
@@ -809,11 +903,14 @@ def survey(tree, traits, variable):
     if not tree.args:
         traits.add("irrational")
         return 2, 0 if tree is sp.I else 1.7, 1  # pi is below 2^1.7
-    inside = set()
-    bits, magnitudes, works = zip(*(survey(arg, inside, variable) for arg in tree.args))
-    variables = any(trait[0] == "$" for trait in inside)
-    traits |= inside
-    work, kind, name = 1 + sum(works), tree.func, tree.func.__name__
+    kind, name = tree.func, tree.func.__name__
+    if name in ("sum", "prod"):
+        return survey_series(tree, traits, variable)
+    insides = [set() for arg in tree.args]
+    bits, magnitudes, works = zip(*(survey(arg, inside, variable) for arg, inside in zip(tree.args, insides)))
+    traits |= set().union(*insides)
+    names = [{trait[1:] for trait in inside if trait[0] == "$"} for inside in insides]  # of the variables in each argument
+    work = 1 + sum(works)
     if kind is sp.Add:
         return sum(bits), max(magnitudes) + math.log2(len(magnitudes)), work
     if kind is sp.Mul:
@@ -822,41 +919,56 @@ def survey(tree, traits, variable):
         base, exponent = tree.args
         if not exponent.is_Integer:
             traits.add("irrational")
-        if not exponent.is_Integer and exponent.is_Rational and variables:
-            traits.add("root")
-        if exponent.free_symbols and (base.args[0] if base.is_Mul else base) == sp.S.NegativeOne:
-            traits.add("whole")
+        if names[1] and (base.args[0] if base.is_Mul else base) == sp.S.NegativeOne:
+            traits |= marked("#", names[1])
+        elif not exponent.is_Integer and (exponent.is_Rational or names[1]):
+            traits |= marked("+", names[0])
         largest = abs(exponent.p / exponent.q) if exponent.is_Rational else 2.0 ** magnitudes[1]
         return bits[0] * largest, max(magnitudes[0], 1) * largest, work
     if kind in (sp.factorial, sp.binomial):
-        if variables:
-            traits.add("whole")
+        traits |= marked("#", *names)
         top = 2.0 ** magnitudes[0]
         return (top + 1) * (magnitudes[0] + 1), (top + 1) * (magnitudes[0] + 1), work
-    if name in ("sum", "prod"):
-        traits.discard("$" + tree.args[1].name)
-        start, end = tree.args[2:]
-        if not (start.is_Integer and end.is_Integer):
-            traits.add("whole")
-        terms = max(end.p - start.p + 1 if end.is_Integer and start.is_Integer else 64, 1)
-        return (bits[0] + 8) * terms, (magnitudes[0] + 8) * terms, sum(works) * terms
     if name == "base":
         traits.add("base")
         return 4 * bits[0], 4 * bits[0], work
     traits.add("irrational")
+    if name == "root":
+        traits |= marked("+", *names)
+        return sum(bits), max(magnitudes[0], 1) * 2.0 ** magnitudes[1], work
     if kind in (sp.floor, sp.ceiling):
-        traits.add("whole")
-    if kind is sp.Abs and variables:
+        traits |= {trait for trait in marked("#", *names) if trait[1] in "ijklmnopq"}
+    if names[0] and kind in (sp.Abs, sp.floor, sp.ceiling):
         traits.add("signs")
-    if kind is sp.log and variables or name == "root":
-        traits.add("root")
+    if kind is sp.log:
+        traits |= marked("+", *names)
     if max(magnitudes) > LARGEST:
         raise OverflowError
     if kind in (sp.sinh, sp.cosh):
         return sum(bits), 2.0 ** magnitudes[0] * 1.5, work
     if kind is sp.log:
         return sum(bits), math.log2(magnitudes[0] + 4), work
-    return sum(bits), magnitudes[0] if kind in (sp.Abs, sp.floor, sp.ceiling) or name == "root" else 3, work
+    return sum(bits), magnitudes[0] if kind in (sp.Abs, sp.floor, sp.ceiling) else 3, work
+
+
+def marked(mark, *names):
+    return {mark + name for name in set().union(*names)}
+
+
+def survey_series(tree, traits, variable):
+    """`survey` of a sum or product, whose body is as large as its index makes it."""
+    body, index, start, end = tree.args
+    at_ends, inside = set(), set()
+    ends = [survey(bound, at_ends, variable) for bound in (start, end)]
+    bits, magnitude, work = survey(body, inside, max(variable, *(magnitude for _, magnitude, _ in ends)))
+    traits |= at_ends | inside - {mark + index.name for mark in "$+#"}
+    if start.is_Integer and end.is_Integer:
+        terms = max(end.p - start.p + 1, 1)
+    else:
+        traits |= marked("#", {trait[1:] for trait in at_ends if trait[0] == "$"})
+        terms = MOST_TERMS
+    return (bits * terms, magnitude * terms if tree.func is APPLIED["prod"] else magnitude + math.log2(terms),
+            work * terms + sum(work for *_, work in ends))
 
 
 INFINITY = Quantity(sp.Symbol("∞"))  # a variable to all but `between`
@@ -896,8 +1008,8 @@ class Point:
     of its error), where each step is taken to lose a part `loss` of its value. marked: % is 1/100, ° is pi/180 and 12_3 is five;
     else % and ° are 1 and 12_3 is 12."""
 
-    def __init__(self, context, kind, index, marked):
-        self.context, self.kind, self.index, self.marked = context, kind, index, marked
+    def __init__(self, context, place, index, marked):
+        self.context, self.place, self.index, self.marked = context, place, index, marked
         self.loss = {fp: 1e-10, PRECISE: PRECISE.mpf(2) ** (40 - PRECISE.prec)}.get(context, 0)
         self.bound = {}
 
@@ -938,6 +1050,8 @@ class Point:
 
     @staticmethod
     def multiply(values, errors):
+        if not any(errors):
+            return math.prod(values), 0
         value, size, most = values[0], abs(values[0]), abs(values[0]) + errors[0]
         for factor, error in zip(values[1:], errors[1:]):
             value, size, most = value * factor, size * abs(factor), most * (abs(factor) + error)
@@ -959,7 +1073,9 @@ class Point:
         if isinstance(tree, AppliedUndef):  # an unknown function is one smooth function of its own
             shift = self.variable(name)
             return lambda *values: context.cos(sum((n + 2) * value for n, value in enumerate(values))) + shift
-        return getattr(context, METHODS.get(name, name))
+        function = getattr(context, METHODS.get(name, name))
+        return lambda *values: function(*values) if all(  # of a complex number, which grows as a power does
+            not context.im(value) or abs(value) < 1e6 for value in values) else 1 // 0
 
     def whole(self, value):
         """The whole number that a value is, up to rounding. Raises ArithmeticError if it is none, or above 3,000."""
@@ -971,6 +1087,8 @@ class Point:
     def root(self, radicand, degree):
         """The real root of a negative number, if there is one."""
         context = self.context
+        if abs(degree) < 1e-6:
+            raise ArithmeticError
         if context.im(radicand) == 0 and context.re(radicand) < 0 and degree == context.floor(degree) and degree % 2 == 1:
             return -context.power(-radicand, 1 / degree)
         return context.power(radicand, 1 / degree)
@@ -981,15 +1099,18 @@ class Point:
             return self.context.mpf(1) / (100 if self.marked else 1)
         if name == "°":
             return self.context.pi / 180 if self.marked else self.context.mpf(1)
-        draw = zlib.crc32(f"{self.index} {name}".encode("utf-8", "replace"))
-        if self.kind == "whole":
-            return self.context.mpf(3 + draw % 38)
-        value = self.context.mpf(2**19 + draw % 2**20) / 2**19  # between 1 and 3, the same in every context
-        return -value if self.kind == "real" and draw >> 20 + self.index & 1 else value
+        draw = zlib.crc32(name.encode("utf-8", "replace"))
+        turn = (draw + self.index * (1 + draw // 11 % 10)) % 11  # every variable takes the same eleven, in its own order
+        if name in self.place.whole:
+            return self.context.mpf(2 + turn)
+        value = self.context.mpf(2**19 + zlib.crc32(f"{self.index} {name}".encode("utf-8", "replace")) % 2**20) / 2**19
+        value = value * 2 ** (turn // 2) / 4 if self.place.wide else value  # before it between 1 and 3
+        return -value if turn % 2 and name not in self.place.positive else value
 
     def series(self, name, body, index, start, end):
+        fixed = start.is_Integer and end.is_Integer
         (start, _), (end, _) = self(start), self(end)
-        if start != int(start) or end != int(end) or end - start >= MOST_WORK:
+        if start != int(start) or end != int(end) or not fixed and end - start >= MOST_TERMS:
             raise ArithmeticError
         outer, terms = dict(self.bound), []
         for k in range(int(start), int(end) + 1):
@@ -1002,17 +1123,19 @@ class Point:
         return self.multiply(values, errors) if name == "prod" else (sum(values), sum(errors))
 
 
-FAILURES = (ArithmeticError, ValueError, TypeError, KeyError, AttributeError, NotImplementedError)
+FAILURES = (ArithmeticError, ValueError, TypeError, KeyError, AttributeError, NotImplementedError, MemoryError)
 
 
-def value_at(quantity, context, kind, index, marked):
-    """(value, bound of its error) of a quantity at a point; None where it has none, as 1/0."""
-    key = context, kind, index, marked
+def value_at(quantity, context, place, index, marked):
+    """(value, bound of its error) of a quantity at a point; None where it has none, as 1/0, or is too large for the context."""
+    key = context, place, index, marked
     if key not in quantity.known:
-        if context is PRECISE:  # 50 digits behind the point as well as in all
-            PRECISE.prec = 170 + int(quantity.size(kind))
+        if context is PRECISE:
+            if quantity.size(place.wide) > LARGEST:
+                return None
+            PRECISE.prec = 170 + int(quantity.size(place.wide))  # 50 digits behind the point as well as in all
         try:
-            value, error = Point(context, kind, index, marked)(quantity.tree)
+            value, error = Point(context, place, index, marked)(quantity.tree)
             # Where no digit is left, as at tan(pi/2), there is no value
             quantity.known[key] = None if error and error > 1e-3 * max(1, abs(value)) else (value, error)
         except FAILURES:
@@ -1020,33 +1143,69 @@ def value_at(quantity, context, kind, index, marked):
     return quantity.known[key]
 
 
-def kind_of_points(a, b):
-    """Where two quantities are compared: at positive whole numbers if they have floors or factorials, at positive ones if
-    roots or logarithms of variables, whose branches nobody means, else anywhere."""
-    traits = a.traits | b.traits
-    return "whole" if "whole" in traits else "positive" if "root" in traits else "real"
+class Place(NamedTuple):
+    """Where quantities are compared. positive: the variables that must be, since they stand in roots and logarithms, whose
+    branches nobody means. whole: those that are whole numbers, from 2 to 12. wide: whether the others are between 1/4 and
+    24, so that signs and steps are met, or between 1 and 3."""
+
+    positive: frozenset = frozenset()
+    whole: frozenset = frozenset()
+    wide: bool = False
+
+
+@lru_cache(maxsize=4096)
+def traits_of(text):
+    """The traits of all quantities in all readings of a text."""
+    return frozenset().union(*(quantity.traits for reading in readings(text) for quantity in quantities_in(reading)))
+
+
+@lru_cache(maxsize=4096)
+def place_of(traits):
+    positive, whole = (frozenset(trait[1:] for trait in traits if trait[0] == mark) for mark in "+#")
+    return Place(positive, whole, wide=bool(positive or whole or "signs" in traits))
+
+
+def quantities_in(item):
+    if isinstance(item, Quantity):
+        yield item
+    parts = item.items if isinstance(item, Group) else (item.left, item.right) if isinstance(item, Relation) else ()
+    for part in parts:
+        yield from quantities_in(part)
+
+
+class Comparison:
+    """Of the comparison in progress: the points, the same for all parts of both answers, so that each part has its values
+    computed once; and how many steps are left, for nested groups would take any number."""
+
+    place = Place()
+    steps = 0
+
+
+class TooMany(Exception):
+    """A comparison has taken `MOST_STEPS` steps."""
 
 
 def computable(a, b):
-    kind = kind_of_points(a, b)
-    return max(a.size(kind), b.size(kind)) < math.inf
+    wide = Comparison.place.wide
+    return max(a.size(wide), b.size(wide)) < math.inf
 
 
-def points(a, b, marked_a, marked_b, compare=True):
-    """Pairs of values of two quantities at seeded points, as (value of a, of b, error), first in floats and then in 50 digits, so
-    that most that differ do so at the first pair. Where neither has a value the point is left out; where only one
-    has, a pair of different values comes. Without `compare` only those in 50 digits."""
-    kind = kind_of_points(a, b)
-    count = 8 if "signs" in a.traits | b.traits else 3 if a.variables or b.variables else 1
-    quick = compare and max(a.size(kind), b.size(kind)) < 900  # below the largest float
-    for context in (fp, PRECISE) if quick else (PRECISE,):
-        for index in range(min(count, 2) if context is PRECISE else count):
-            one = value_at(a, context, kind, index, marked_a)
-            other = value_at(b, context, kind, index, marked_b)
-            if one and other:
-                yield one[0], other[0], one[1] + other[1]
-            elif (one or other) and context is PRECISE:
-                yield 0, 1, 0
+def points(a, b, context, marked_a=True, marked_b=True):
+    """Pairs of values of two quantities at seeded points, as (value of a, of b, error), where both have one."""
+    place = Comparison.place
+    count = 1 if not (a.variables or b.variables) else 11 if place.wide else 3
+    for index in range(min(count, 2) if context is PRECISE else count):
+        Comparison.steps -= 1
+        one = value_at(a, context, place, index, marked_a)
+        other = value_at(b, context, place, index, marked_b)
+        if one and other:
+            yield one[0], other[0], one[1] + other[1]
+
+
+def contexts(a, b):
+    """Floats, where most that differ do so at the first point, and then 50 digits; only these beyond the largest float."""
+    wide = Comparison.place.wide
+    return (fp, PRECISE) if max(a.size(wide), b.size(wide)) < 900 else (PRECISE,)
 
 
 # ---- sameness
@@ -1057,21 +1216,27 @@ def read(cleaned):
         prose = UNWRAP.sub(r"\1", cleaned).lower()
         words = re.findall("[a-z]+", prose) if WORDS.fullmatch(prose) else []
         longer = [word for word in words if len(word) > 1 and not {word, word.removesuffix("x")} & (NAMED.keys() | {"and", "or"})]
+        if prose in PHRASES:
+            return read(PHRASES[prose])
+        if digits := LETTERED_DIGITS.fullmatch(UNWRAP.sub(r"\1", cleaned)):
+            return Quantity(sp.Integer(int(digits[1], int(digits[2]))))
         if len(longer) > 1 or any(len(word) > 3 for word in longer):
             parts = re.split(" (?:and|or) ", " ".join(words))
             said = [Quantity(sp.Symbol("words " + part)) for part in parts]
             return Group("list", said) if len(said) > 1 else said[0]
         return Reader(tokens_of(cleaned)).answer()
-    except (Unreadable, RecursionError):
+    except (Unreadable, RecursionError, ValueError):  # ValueError: 2G_{16}
         name, sign, value = cleaned.rpartition("=")
-        if sign and "=" not in name and name[-1:] not in "<>!:" and (said := read(value)) and not isinstance(said, str):
+        if sign and not NO_NAME.search(re.sub(r"\([^()]*\)", "", name)) and not isinstance(said := read(value), str):
             return Relation("=", Quantity(sp.Symbol("words " + as_written(name))), said)  # P(A|B) = 1/2
         return as_written(cleaned)
 
 
 def as_written(cleaned):
-    """A cleaned text without commands for text, case and loose spaces."""
-    return LOOSE_SPACE.sub("", UNWRAP.sub(r"\1", cleaned)).replace(", ", ",").casefold()
+    """A cleaned text without commands for text, braces around one sign, loose spaces and, where it is no formula, case."""
+    unwrapped = re.sub(r"\{([0-9A-Za-z])\}", r" \1 ", UNWRAP.sub(r"\1", cleaned))
+    unspaced = LOOSE_SPACE.sub("", " ".join(unwrapped.split()))
+    return unspaced if "\\" in unspaced else unspaced.casefold()
 
 
 def written_form(text):
@@ -1081,10 +1246,10 @@ def written_form(text):
         for space in " \n\t\r":
             text = text.replace(space, "")
         text = text.strip("$").removeprefix(r"\(").removesuffix(r"\)").removeprefix(r"\[").removesuffix(r"\]")
-        if text[:1].isdigit() and "," in text and THOUSANDS.fullmatch(text):
-            text = text.replace(",", "")
     else:
         text = as_written(clean(text))
+    if text[:1].isdigit() and "," in text and THOUSANDS.fullmatch(text):
+        text = text.replace(",", "")
     if PLAIN_NUMBER.fullmatch(text):
         whole, _, decimals = text.lstrip("+-").partition(".")
         whole, decimals = whole.lstrip("0") or "0", decimals.rstrip("0")
@@ -1095,14 +1260,20 @@ def written_form(text):
 
 @lru_cache(maxsize=4096)
 def readings(text):
-    """What a text may say: 1,234 is a number, and may be a list of two as well."""
+    """What a text may say: 1,234 is a number, and may be a list of two as well; 1/3 ≈ 0.33 says both."""
     if INTEGER.fullmatch(text):  # what most answers are
         return (Quantity(sp.Integer(int(text))),)
     cleaned = clean(text)
     grouped = THOUSANDS.sub(lambda number: number[0].replace(",", ""), cleaned)
-    if grouped == cleaned or re.search(r"[(\[]|\\[{l]", cleaned):
-        return (read(cleaned),)
-    return read(grouped), read(cleaned)
+    said = [cleaned]
+    if grouped != cleaned and not re.search(r"^\{|[(\[]|\\[{l]", cleaned):
+        said = [grouped] if ",0" in cleaned else [grouped, cleaned]
+    if DECIMAL_COMMA.fullmatch(cleaned):
+        said.append(cleaned.replace(",", "."))
+    exact, approximately, _ = grouped.partition(r"\approx")
+    if approximately and not re.fullmatch("[ A-Za-z]*", exact):
+        said.append(exact.strip())
+    return tuple(map(read, said))
 
 
 def same_answer(a, b):
@@ -1111,17 +1282,26 @@ def same_answer(a, b):
     A unit, percent sign, degree sign or base that one side lacks is not missed, and so it is not transitive: 50% is 0.5 and 50.
     Texts of up to 2,000 characters are read, in some 20 ms at most; longer ones are compared as they are written, in linear time.
     """
+    Comparison.steps = MOST_STEPS
     if a == b:
         return True
     a, b = sorted((a, b))  # the order of the arguments must not matter where an order is tried
     if len(b) > LONGEST_READ or len(a) > LONGEST_READ:
         compared_as_written["too long"] += 1
         return written_form(a) == written_form(b)
-    return any(same(one, other) for one in readings(a) for other in readings(b))
+    Comparison.place = place_of(traits_of(a) | traits_of(b))
+    try:
+        return any(same(one, other) for one in readings(a) for other in readings(b))
+    except TooMany:
+        compared_as_written["too many steps"] += 1
+        return written_form(a) == written_form(b)
 
 
 def same(a, b):
-    """Whether two results of `read` are one answer."""
+    """Whether two results of `read` are one answer. Raises TooMany."""
+    Comparison.steps -= 1
+    if Comparison.steps < 0:
+        raise TooMany
     if isinstance(a, str) or isinstance(b, str):
         compared_as_written["unreadable"] += 1
         return isinstance(a, str) and isinstance(b, str) and a == b
@@ -1140,20 +1320,21 @@ def same(a, b):
 
 
 def same_quantity(a, b):
-    said_a, said_b = a.said, b.said
-    if said_a and said_b and said_a == said_b:
+    if a.said and a.said == b.said:
         return True
+    if a.word.isupper() and b.word.isupper():  # HHT is not THH
+        return a.word == b.word
     if bool(a.marks) == bool(b.marks):
-        return a.unit == b.unit and same_value(a, b, True, True)
+        return a.unit == b.unit and same_value(a, b)
     marked, bare = (a, b) if a.marks else (b, a)
     if same_value(marked, bare, False, False):
         return True
     if marked.unit in bare.variables:  # 5 m, read as a product, and 5\text{ m}
-        return same_value(Quantity(product([marked.tree, sp.Symbol(marked.unit)])), bare, True, True)
-    return not marked.unit and same_value(marked, bare, True, True)
+        return same_value(Quantity(product([marked.tree, sp.Symbol(marked.unit)])), bare)
+    return not marked.unit and same_value(marked, bare)
 
 
-def same_value(a, b, marked_a, marked_b):
+def same_value(a, b, marked_a=True, marked_b=True):
     """Equality of two trees: exact where both are rational, else numeric; by their writing where either is too large."""
     if marked_a == marked_b and a.tree == b.tree:
         return True
@@ -1161,16 +1342,20 @@ def same_value(a, b, marked_a, marked_b):
         compared_as_written["too large"] += 1
         return structure(a.tree) == structure(b.tree)
     if not (a.variables or b.variables or {"irrational"} & (a.traits | b.traits)):
-        one, other = value_at(a, Exact, "real", 0, marked_a), value_at(b, Exact, "real", 0, marked_b)
+        one, other = value_at(a, Exact, Place(), 0, marked_a), value_at(b, Exact, Place(), 0, marked_b)
         if one and other:
             return abs(one[0] - other[0]) <= max(a.rounding, b.rounding)
-    met = False
+    met = met_real = differ = False
     rounding = 0 if a.variables or b.variables else float(max(a.rounding, b.rounding))
-    for one, other, error in points(a, b, marked_a, marked_b):
-        if abs(one - other) > max(error, rounding):
-            return False
-        met = True
-    return met or structure(a.tree) == structure(b.tree)
+    for context in contexts(a, b):
+        for one, other, error in points(a, b, context, marked_a, marked_b):
+            real = max(abs(context.im(one)), abs(context.im(other))) <= error
+            if abs(one - other) > max(error, rounding):
+                if real:
+                    return False
+                differ = True  # which matters only if they are never real: elsewhere they may take other branches of a root
+            met, met_real = True, met_real or real
+    return met and (met_real or not differ) or structure(a.tree) == structure(b.tree)
 
 
 def structure(tree):
@@ -1184,9 +1369,14 @@ def structure(tree):
 def assigned(relation):
     """What an equation says of a name: 5 for x = 5, 5 = x, f(2) = 5 and 2 + 3 = 5; None if it names nothing."""
     left, right = relation.left, relation.right
-    if is_name(left) or isinstance(left, Quantity) and not left.variables:
-        return left if is_name(right) and not is_name(left) else right
+    if is_name(left) or not any(isinstance(side, Quantity) and side.variables for side in (left, right)):
+        return right
     return left if is_name(right) else None
+
+
+def is_function(item):
+    """Whether it is f(x), of an f that is not known."""
+    return isinstance(item, Quantity) and isinstance(item.tree, AppliedUndef) and item.tree.func.__name__ not in APPLIED
 
 
 def is_name(item):
@@ -1194,7 +1384,7 @@ def is_name(item):
         return item.kind == "tuple" and all(map(is_name, item.items))
     tree = item.tree if isinstance(item, Quantity) and not item.unit else None
     tree = tree.args[0] if isinstance(tree, sp.Abs) else tree  # |AB|
-    return tree is not None and (tree.is_Symbol or isinstance(tree, AppliedUndef) and tree.func.__name__ not in APPLIED
+    return tree is not None and tree != INFINITY.tree and (tree.is_Symbol or is_function(item)
                                  or tree.is_Mul and all(factor.is_Symbol or factor.is_Pow and factor.args[0].is_Symbol
                                                         for factor in tree.args))  # AB, and x/y
 
@@ -1205,37 +1395,38 @@ def same_relation(a, b):
         return one is not None and other is not None and same(one, other)
     if same(a.left, b.left) and same(a.right, b.right):
         return True
-    try:
-        one, other = (Quantity(sp.Add(as_tree(r.left), negative(as_tree(r.right)), evaluate=False)) for r in (a, b))
-    except Unreadable:
-        return False
-    return proportional(one, other, positive=a.sign in "<≤")
+    if a.sign == "=" and is_name(a.left) and is_name(b.left) and is_function(a.left) != is_function(b.left):
+        return same(a.right, b.right)  # f(x) = 2x and y = 2x
+    return None not in (a.difference, b.difference) and proportional(a.difference, b.difference, positive=a.sign in "<≤")
 
 
 def proportional(a, b, positive):
     """Whether a is b times a constant, which is positive where `positive`."""
     if not (computable(a, b) and a.variables and b.variables):
         return False
-    pairs = [pair for pair in points(a, b, True, True, compare=False)]
-    if not pairs:
-        return False
-    x, y, _ = pairs[0]
-    for one, other, error in pairs:
-        if not abs(one * y - other * x) <= error * (1 + abs(x) + abs(y)):
-            return False
-    return x != 0 and y != 0 and not (positive and PRECISE.re(x / y) <= 0)
+    met = False
+    for context in contexts(a, b):
+        pairs = [*points(a, b, context)]
+        for one, other, error in pairs:
+            x, y, uncertain = pairs[0]
+            if not abs(one * y - other * x) <= (error + uncertain) * (1 + abs(x) + abs(y)):
+                return False
+            if x == 0 or y == 0 or positive and context.re(x / y) <= 0:
+                return False
+            met = True
+    return met
 
 
 def as_set(item):
     """The set that a condition on one variable says: the interval (2, ∞) for x > 2; None where it says none."""
     if isinstance(item, Group) and item.kind == "chain":
         first, last = item.items
-        if is_name(first.right):
+        if is_name(first.right) and not is_name(first.left) and not is_name(last.right):
             ends = ("[" if first.sign == "≤" else "(") + ("]" if last.sign == "≤" else ")")
             return Group("tuple", [first.left, last.right], ends)
     if isinstance(item, Group) and item.kind == "list":
         parts = [as_set(part) for part in item.items]
-        if None in parts:
+        if None in parts or len({*map(subject, item.items)}) > 1:
             return None
         if all(isinstance(part, Relation) and part.sign == "≠" for part in item.items):  # x ≠ 1 and x ≠ 2
             return Group("minus", [parts[0].items[0], Group("set", [hole for part in parts for hole in part.items[1].items])])
@@ -1253,6 +1444,13 @@ def as_set(item):
     if is_name(item.left):
         return Group("tuple", [MINUS_INFINITY, item.right], "(]" if closed else "()")
     return Group("tuple", [item.left, INFINITY], "[)" if closed else "()")
+
+
+def subject(condition):
+    """The name that a condition is on."""
+    condition = condition.items[0] if isinstance(condition, Group) else condition
+    side = condition.left if is_name(condition.left) else condition.right
+    return structure(side.tree) if isinstance(side, Quantity) else None
 
 
 def between(a, b):
@@ -1273,7 +1471,7 @@ def constant(item):
     """The real value of an item without variables; None if it has none."""
     if not isinstance(item, Quantity) or item.variables or not computable(item, item):
         return None
-    value = value_at(item, fp, "real", 0, True)
+    value = value_at(item, fp, Place(), 0, True)
     return value and float(fp.re(value[0]))
 
 
@@ -1297,6 +1495,10 @@ def parts_of(item):
 
 def same_group(a, b):
     kinds = {a.kind, b.kind}
+    if kinds == {"ratio"}:  # 3:4:5 is 6:8:10
+        return len(a.items) == len(b.items) and all(same_value(*(
+            Quantity(product([items[i].tree, others[0].tree])) for items, others in ((a.items, b.items), (b.items, a.items))))
+            for i in range(len(a.items)))
     if kinds & {"union", "minus", "chain"}:
         if a.kind == b.kind in ("minus", "chain") and all(same(x, y) for x, y in zip(a.items, b.items)):
             return True
@@ -1315,17 +1517,32 @@ def same_group(a, b):
     if kinds == {"tuple"}:
         return (a.ends == b.ends or len(a.items) != 2) and same_sequence(a.items, b.items)
     if "tuple" in kinds:
-        if kinds == {"tuple", "list"} and same_sequence(a.items, b.items):
+        listed, pair = (a, b) if b.kind == "tuple" else (b, a)
+        if listed.kind == "list" and pair.ends in ("()", "[]") and same_sequence(a.items, b.items):
             return True
-        listed = a if b.kind == "tuple" else b
         said = as_set(listed)
-        return said is not None and same_members(parts_of(said), [b if listed is a else a])
+        return said is not None and same_members(parts_of(said), [pair])
     if same_sequence(a.items, b.items):
         return True
+    if has_names(a.items) != has_names(b.items):  # x = 1, y = 2 is not 2, 1
+        return False
     if "set" in kinds:
         return same_members(a.items, b.items)
-    # a list names a set, unless something stands in it twice: then it is a sequence
-    return len(a.items) == len(b.items) and not repeats(a.items) and not repeats(b.items) and same_members(a.items, b.items)
+    if len(a.items) != len(b.items):
+        return False
+    left = [*b.items]  # two lists: in any order, each item as often
+    for x in a.items:
+        i = next((i for i, y in enumerate(left) if same(x, y)), None)
+        if i is None:
+            return False
+        del left[i]
+    return not left
+
+
+def has_names(items):
+    """Whether they say what each of several names is."""
+    return all(isinstance(item, Relation) and item.sign == "=" and isinstance(item.left, Quantity) and is_name(item.left)
+               for item in items) and len({structure(item.left.tree) for item in items}) > 1
 
 
 def same_sequence(a, b):
@@ -1333,15 +1550,14 @@ def same_sequence(a, b):
 
 
 def same_members(a, b):
-    """Whether each item is one of the others'. False for long ones, which would take the square of their length."""
-    if len(a) * len(b) > 1000:
-        compared_as_written["too large"] += 1
-        return False
-    return all(any(same(x, y) for y in b) for x in a) and all(any(same(x, y) for x in a) for y in b)
-
-
-def repeats(items):
-    return len(items) <= 31 and any(same(x, y) for i, x in enumerate(items) for y in items[:i])
+    """Whether each item is one of the others'."""
+    met = set()
+    for x in a:
+        i = next((i for i, y in enumerate(b) if same(x, y)), None)
+        if i is None:
+            return False
+        met.add(i)
+    return all(i in met or any(same(x, y) for x in a) for i, y in enumerate(b))
 
 
 # ---- the vote
@@ -1352,23 +1568,29 @@ def majority(answers, *, count_unboxed=True):
     answers: strings, or None for an answer without a box, which has no vote but counts in the share (the paper's p: the share
     of all m), or does not with count_unboxed=False. The answer is the first seen of its class, and of equally large classes the
     one seen first wins. Equal strings are counted first, and each different one is then compared with the first of each class;
-    of more than 200 different strings the 200 most frequent are compared and the others are classes of their own.
+    of more than 200 different strings only the 200 most frequent are compared, and only they can win.
     """
-    counts = Counter(answer for answer in answers if answer is not None)
+    counts = Counter(answers)
+    unboxed = counts.pop(None, 0)
     if not counts:
         return None, 0.0
     compared = counts
     if len(counts) > MOST_COMPARED:
         compared_as_written["too many"] += 1
-        compared = dict(counts.most_common(MOST_COMPARED))
-    votes, firsts = Counter(), []
-    for answer, count in counts.items():
-        first = answer
-        if answer in compared:
-            first = next((seen for seen in firsts if same_answer(seen, answer)), None)
-            if first is None:
-                first = answer
-                firsts.append(answer)
-        votes[first] += count
+        frequent = dict(counts.most_common(MOST_COMPARED))
+        compared = [answer for answer in counts if answer in frequent]
+    votes, steps = {}, 0
+
+    def alike(a, b):
+        nonlocal steps
+        if steps > MOST_STEPS_OF_VOTE:
+            return written_form(a) == written_form(b)
+        result = same_answer(a, b)
+        steps += MOST_STEPS - Comparison.steps
+        return result
+
+    for answer in compared:
+        first = next((seen for seen in votes if alike(seen, answer)), answer)
+        votes[first] = votes.get(first, 0) + counts[answer]
     winner = max(votes, key=votes.get)
-    return winner, votes[winner] / (len(answers) if count_unboxed else counts.total())
+    return winner, votes[winner] / (len(answers) if count_unboxed else len(answers) - unboxed)

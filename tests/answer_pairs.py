@@ -2,6 +2,9 @@
 
 EQUAL = {
     "LaTeX dress": [
+        (r"\nicefrac{1}{2}", r"\sfrac12"), (r"\textcolor{red}{42}", "42"), (r"\large 42", "42"), (r"\bm{42}", r"\underline{42}"),
+        (r"125\textnormal{ miles}", "125"), ("∛8", "2"), (r"\int_0^1 x\,dx", r"\int_{0}^{1} x dx"), (r"x \to 0", r"x \to0"),
+        (r"3 \bmod 5", r"3 \bmod{5}"), (r"x \equiv 3 \pmod 5", r"x\equiv3\pmod{5}"), ("14 {, }916", "14{,}916"),
         (r"\dfrac12", "0.5"), (r"\tfrac{1}2", "0.5"), (r"\pi/2", r"\frac{\pi}{2}"), (r"\frac{\pi}{2}", r"\frac12\pi"),
         (r"\dfrac{1}{2}", r"\tfrac12"), (r"\lfloor 2.5 \rfloor", "2"), (r"\lceil 2.5\rceil", "3"),
         (r"0.\overline{3}", r"\frac13"), (r"0.1\overline{6}", "1/6"), (r"1.\overline{27}", "14/11"),
@@ -9,6 +12,7 @@ EQUAL = {
         (r"2\times3", "6"), (r"12 \div 4", "3"), (r"\max", r"\max"), (r"2/3\pi", r"\frac{2\pi}{3}"), (r"\theta", "θ"),
     ],
     "bases": [
+        ("2A_{16}", "42"), ("1A_{16}", "26"), ("(101)_2", "101_2"),
         ("101_2", "5"), ("101_{2}", "101_2"), ("1011_2", "11"), ("52_8", "42"),
     ],
     "complex numbers": [
@@ -29,6 +33,10 @@ EQUAL = {
         (r"\frac{\pi}{4} \text{ radians}", r"\pi/4"), (r"\frac{\pi}{4}\text{ rad}", r"45^\circ"),
     ],
     "equations": [
+        ("f(x) = 2x + 3", "y = 2x + 3"), (r"\frac{1}{3} \approx 0.333", r"\frac13"), (r"\frac{70}{9} \approx 7.78", "7.78"),
+        (r"x = 1/3 \approx 0.33", "1/3"), (r"\approx 3.14", "3.14"), (r"x=1 \quad y=2", "x=1, y=2"), (r"x=1 \\ y=2", "y=2, x=1"),
+        ("x=y=2", "x=2, y=2"), (r"x=k\pi, k\in\mathbb{Z}", r"x=k\pi"),
+        (r"\frac{\pi}{4}+k\pi \quad (k\in\mathbb{Z})", r"\frac{\pi}{4}+k\pi"),
         ("x=5", "5"), ("5=x", "x=5"), (r"x = \frac{1}{2}", "0.5"), ("y=2x+1", "2x+1"), ("y=2x+1", "2x-y+1=0"),
         ("2x+4y=6", "x+2y=3"), ("x^2+y^2=1", "y^2+x^2-1=0"), ("f(x)=x^2", "x^2"), ("x=1,2", "1,2"), ("x=1, x=2", "1,2"),
         ("(x,y)=(1,2)", "(1,2)"), ("P(x)=x+1", "x+1"), ("a_n = 2n+1", "2n+1"), ("= 5", "5"), ("x + y = 3", "3 = x+y"),
@@ -48,6 +56,14 @@ EQUAL = {
         ("e^1", "e"), (r"\ln{x^2}", r"2\ln x"), (r"\log_{2}(x+1)", r"\frac{\ln(x+1)}{\ln 2}"), (r"\mathrm{e}^2", "e^2"),
     ],
     "matrices and cases": [
+        (r"\left[\begin{array}{cc}1&2\\3&4\end{array}\right]", r"\begin{pmatrix}1&2\\3&4\end{pmatrix}"),
+        (r"\frac{1}{13}\begin{pmatrix}4&6\\6&9\end{pmatrix}", r"\begin{pmatrix}4/13&6/13\\6/13&9/13\end{pmatrix}"),
+        (r"\begin{pmatrix}1\\2\end{pmatrix}+t\begin{pmatrix}3\\4\end{pmatrix}", r"\begin{pmatrix}1+3t\\2+4t\end{pmatrix}"),
+        (r"-\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}-1\\-2\end{pmatrix}"),
+        (r"\begin{bmatrix}\frac12\\[2pt]1\end{bmatrix}", r"\begin{pmatrix}1/2\\1\end{pmatrix}"),
+        (r"\\begin{pmatrix}1\\\\2\\end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"),
+        (r"\left\{\begin{array}{l}x=1\\y=2\end{array}\right.", "x=1, y=2"),
+        (r"\begin{cases} x & x>0 \\ -x & x<0 \end{cases}", r"\begin{cases} x, & 0<x \\ -x, & x<0 \end{cases}"),
         (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{bmatrix}1\\2\end{bmatrix}"),
         (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{bmatrix} 1 & 2 \\ 3 & 4 \end{bmatrix}"),
         (r"\begin{pmatrix}0.5\\1\end{pmatrix}", r"\begin{pmatrix}1/2\\1\end{pmatrix}"),
@@ -91,6 +107,8 @@ EQUAL = {
         ("10^{2000}", r"10^{1999}\cdot 10"), (r"10^{60}+\sqrt{2}", r"\sqrt{2}+10^{60}"),
     ],
     "numbers": [
+        ("1000,99", "1000.99"), ("0,5", "1/2"), ("2.314814814815e-3", "1/432"), (r"2.314814814815 \times 10^{-3}", "1/432"),
+        (r"33\frac{1}{3}\%", "1/3"), ("33 1/3 %", "1/3"), ("2^6 3^5 5^4", "2^6 * 3^5 * 5^4"),
         ("5", "5"), ("007", "7"), ("+5", "5"), ("-0", "0"), ("−5", "-5"), ("- 5", "-5"), ("5.", "5"), ("5.0", "5"),
         ("12345678901234567890123456789", "0012345678901234567890123456789.0"), ("0.5", "1/2"), (".5", "1/2"), ("2/4", "1/2"),
         ("1/-2", "-0.5"), ("6/3", "2"),
@@ -117,6 +135,9 @@ EQUAL = {
         (r"y = \pm \frac{3}{4} x", r"y=\frac34x, y=-\frac34x"), (r"\{-1,0,1\}", r"\{0,\pm1\}"), (r"\{0, \pm 1\}", "0,1,-1"),
     ],
     "radicals and powers": [
+        (r"\sqrt{\frac{1}{1-\beta^2}}", r"\frac{1}{\sqrt{1-\beta^2}}"), (r"(ab)^q", "a^q b^q"),
+        (r"\left(\frac{a}{b}\right)^n", r"\frac{a^n}{b^n}"),
+        (r"\frac12\ln\frac{1+x}{1-x}", r"\frac{\ln(1+x)-\ln(1-x)}{2}"), (r"\binom{p}{q}", r"\frac{p!}{q!(p-q)!}"),
         (r"1.5 \times 10^{3}", "1500"), (r"1.5\cdot10^3", "1500"), (r"2 \times 10^{-2}", "0.02"), (r"\sqrt{8}", r"2\sqrt{2}"),
         (r"\frac{1}{\sqrt{2}}", r"\frac{\sqrt{2}}{2}"), (r"\sqrt{12}+\sqrt{3}", r"3\sqrt{3}"),
         (r"\frac{1}{2+\sqrt{3}}", r"2-\sqrt{3}"), (r"\sqrt{3+2\sqrt{2}}", r"1+\sqrt{2}"), ("2^{1/2}", r"\sqrt{2}"),
@@ -129,6 +150,7 @@ EQUAL = {
         ("x^{2}y^{-1}", r"\frac{x^2}{y}"), (r"5\times 10^{-3}", "0.005"), (r"\sqrt{16}", "4"),
     ],
     "sets, intervals, unions, inequalities": [
+        (r"\text{all real numbers}", r"\mathbb{R}"), (r"\text{no solution}", r"\emptyset"), ("no solutions", "no solution"),
         (r"\[ 5 \]", "5"), ("[0.5,1)", "[1/2,1)"), ("[0.5]", "[1/2]"), (r"\sqrt[3]{27}", "3"), (r"\sqrt[3]{-8}", "-2"),
         (r"x=1 \text{ or } x=2", r"\{1,2\}"), (r"A=\{1,2\}", r"\{2,1\}"), (r"\langle 1,2,3\rangle", "(1,2,3)"),
         ("[0,1)", "[0, 1)"), (r"(-\infty, 3]", r"x \le 3"), ("(-∞,3]", r"(-\infty,3]"), ("x>3", r"(3,\infty)"), ("3<x", "x>3"),
@@ -145,10 +167,14 @@ EQUAL = {
         (r"\{5\}", "5"), (r"\sqrt[4]{16}", "2"),
     ],
     "sums and products": [
+        (r"\sum_{i=1}^{n} i^2", r"\frac{n(n+1)(2n+1)}{6}"), (r"\sum_{k=1}^{100} k^2", "338350"),
+        (r"\sum_{k=0}^n \binom{n}{k}", "2^n"),
+        (r"\sum_{k=1}^{n} \frac{1}{k(k+1)}", r"\frac{n}{n+1}"), (r"\sum_{k=1}^{2n} k", "n(2n+1)"), (r"\prod_{i=1}^{3} i", "6"),
         (r"\sum_{k=1}^{10} k", "55"), (r"\prod_{k=1}^5 k", "120"), (r"\sum_{k=1}^n k", r"\frac{n(n+1)}{2}"),
         (r"\int_0^1 x dx", r"\int_0^1 x dx"),
     ],
     "tuples and lists": [
+        ("2, 2, 3", "3,2,2"), ("3:4:5", "6:8:10"), ("1:2:3", "1 : 2 : 3"),
         ("1,234,567", "1234567"), ("1{,}234", "1234"), (r"1,\!234", "1234"), (r"1\,234", "1234"), ("-1,234.50", "-1234.5"),
         ("f(x, y)", "f(x,y)"), ("f(1, 2)", "f(1,2)"), ("1,2", "1, 2"), ("(1,2)", "( 1 , 2 )"), ("$10$, $200$", "10, 200"),
         ("(1/2,3),(4,5)", "(0.5,3), (4,5.0)"), ("((0.5,1),2)", "((1/2,1),2)"), ("(x,2.0)", "(x,2)"),
@@ -159,6 +185,9 @@ EQUAL = {
         ("(0.5, 3)", r"\left(\frac{1}{2},3.0\right)"), ("(1/2, 0.5)", r"(0.5,\frac12)"), (r"\left(1,2\right)", "(1,2)"),
     ],
     "units, currency, percent": [
+        (r"60\text{ miles per hour}", "60 mph"), (r"9.8 \, \mathrm{m\,s^{-2}}", "9.8"), (r"6.4\,\mu\mathrm{m}", "6.4"),
+        (r"10\,\Omega", "10"), (r"4\times10^{33}\ \mathrm{erg\ s^{-1}}", "4e33"), ("60^o", "60"),
+        (r"3:30 \text{ p.m.}", "3:30 PM"),
         (r"5\,\text{cm}", "5 cm"), (r"\$5", r"$\$5$"), ("25%", "1/4"), (r"25\%", "0.25"), ("25 percent", "25%"),
         (r"25\text{ percent}", "25"), (r"\$5", "5"), (r"\$5.00", "5"), ("5 dollars", r"\$5"), (r"5\text{ dollars}", "5"),
         (r"10\,\text{cm}^2", "10"), (r"10\text{ cm}^2", r"10 \text{ square cm}"),
@@ -184,6 +213,8 @@ EQUAL = {
         (r"\frac{x}{y}\cdot\frac{y}{z}", "x/z"), (r"\left|x\right|", "|x|"), (r"\lvert x \rvert", "|x|"),
     ],
     "words and options": [
+        (r"\textbf{(D) } 12", "D"), (r"\text{(D)}\ 12", "(D)"), ("B) 12", "B"), ("Option C", "C"), (r"\text{Option C}", "(C)"),
+        ("HHT", "HHT"), (r"\text{HHT}", "HHT"),
         (r"\text{5}", "5"), (r"\mathrm{yes}", "yes"), (r"\text{ yes}", "yes"), (r"\text{(A)}", "(A)"), ("café", "café"),
         (r"a\;b\:c", "abc"), (r"\text {yes}", "yes"), ("sqrt(2)", r"\sqrt{2}"), ("2*sqrt(3)", r"2\sqrt{3}"),
         ("1, 2 and 3", "1,2,3"), ("1, 2, and 3", "1,2,3"), ("3 and 5", "5,3"), ("$1$ and $2$", "1, 2"), ("(C)", "C"),
@@ -201,6 +232,7 @@ UNEQUAL = {
         (r"0.\overline{3}", r"0.\overline{03}"), (r"0.1\overline{6}", "0.16"), (r"\overline{AB}", r"\overline{CD}"),
     ],
     "bases": [
+        ("1A_{16}", "27"), ("2G_{16}", "48"),
         ("1_000", "1000"), ("101_2", "101_3"),
     ],
     "complex numbers": [
@@ -211,6 +243,10 @@ UNEQUAL = {
         (r"\sin 15^\circ", r"\sin 75^\circ"),
     ],
     "equations": [
+        ("7 = 11a+c", "11a+c"), ("x=y=z", "x=z"), ("a=b=c=1", "a=1"), (r"x=1 \quad y=2", "2"), (r"x=1 \\ y=2", "x=2"),
+        (r"4 \text{ when } x = 2", "2"), (r"\text{undefined at } x = 5", "5"), (r"x \not= 5", "5"),
+        (r"n \equiv 1 \pmod{3}, n=2", "2"),
+        ("x=1,y=2", "2,1"), ("f(2)=5", "f(3)=5"), ("y=|x|", "y=-x"), ("y=|x+4|", "y=x+4"), ("|x|+|y|=2", "-x-y=2"),
         ("x=5", "x=6"), ("x=5", "y=5"), ("y=x", "y=-x"), ("x+y=3", "x+y=4"), ("x=1 or x=2", "x=1"), ("f(x)=x", "f(x)=2x"),
         ("2x+1=0", "2x-1=0"), ("x=1,y=2", "x=2,y=1"),
     ],
@@ -221,9 +257,18 @@ UNEQUAL = {
         (r"\log_2 3", r"\log_3 2"),
     ],
     "matrices and cases": [
+        (r"2\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"),
+        (r"\begin{cases} x & x>0 \\ -x & x<0 \end{cases}", r"\begin{cases} x & x>1 \\ -x & x<1 \end{cases}"),
+        (r"\begin{cases} 1 & n \text{ even} \\ 0 & n\text{ odd} \end{cases}",
+         r"\begin{cases} 1 & n \text{ odd} \\ 0 & n\text{ even} \end{cases}"),
         (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{pmatrix}1&3\\2&4\end{pmatrix}"),
     ],
     "more of all kinds": [
+        (r"\lfloor\frac{2 n-1}{5}\rfloor", r"\lfloor\frac{2n}{5}\rfloor"), (r"\lfloor k/4\rfloor", r"\lfloor (k+1)/4\rfloor"),
+        (r"\lfloor\log_2 n\rfloor+1", r"\lceil\log_2 n\rceil"), (r"\lfloor x\rfloor", "x"),
+        (r"\lfloor x\rfloor", r"\lceil x\rceil"),
+        (r"\lfloor\sqrt n\rfloor", r"\lfloor\sqrt{n+1}\rfloor"), ("(-1)^{x_1}", "-1"), ("|x-5|", "5-x"), ("|x^2-16|", "16-x^2"),
+        (r"\sqrt{(x-5)^2}", "5-x"), (r"\sqrt{x}|y|", r"\sqrt x y"), (r"|\cos x|", r"\cos x"), (r"\binom{b}{a}", "0"),
         (r"\{1,3\}\cup\{2,4\}", r"\{1,2,3\}"), (r"x>1 \text{ and } x<5", r"(-\infty,1)\cup(5,\infty)"), (r"x\neq 1", "x=1"),
         (r"\sin x \cdot \cos x", r"\sin(x\cos x)"), ("(+5)(b+2)", "(a+5)(b+2)"), ("1", r"1\sqrt{19}"), ("x+2n+1", "x+1"),
         ("(-1)^n", "1"), ("(-1)^n", "-1"), ("AB=5", "AC=5"), (r"\lceil n/2\rceil", r"\lfloor n/2\rfloor"),
@@ -250,6 +295,7 @@ UNEQUAL = {
         (r"\sqrt{8}", r"\sqrt{2}"), (r"\sqrt{2}", r"\sqrt{3}"), (r"\sqrt{2}", "1.41"), (r"\sqrt{a+b}", r"\sqrt a+\sqrt b"),
     ],
     "sets, intervals, unions, inequalities": [
+        ("A<B<C", "A<D<C"), ("a<b<c", "(a,c)"), ("x>0, y>0", "x>0"), ("x > 1, y<5", "(1,5)"), ("(3,4]", "3,4"),
         ("(1,2)", "[1,2]"), ("(1,2)", r"\{1,2\}"), ("(1,2]", "[1,2)"), (r"\{1,2\}", r"\{1,3\}"), (r"\{1,2\}", r"\{1,2,3\}"),
         (r"\{1,2\}", "(1,2)"), ("x>3", r"x\ge 3"), ("x>3", "x<3"), (r"[3,\infty)", "x>3"), (r"\infty", r"-\infty"),
         (r"(0,1)\cup(2,3)", r"(0,1)\cup(2,3]"), (r"(0,1)\cup(2,3)", "(0,3)"), (r"\emptyset", "0"), ("x<2", "x<-2"),
@@ -257,6 +303,7 @@ UNEQUAL = {
         ("x>0", "y>0"),
     ],
     "tuples and lists": [
+        ("3:4:5", "3:5:4"), ("1:2:3", "1/6"), ("2:1:1", "2"), ("1,000", "0,1"), ("{1,200}", "1200"), ("2,2,3", "2,3,3"),
         ("1,2", "12"), ("1,2", "1.2"), ("1,23", "123"), ("1234,567", "1234567"), ("1, 234", "1234"), ("0,125", "125"),
         ("0{,}125", "125"), ("(1,234)", "1234"), ("(1,234)", "(1234)"), ("1,234,56", "123456"), ("1{,}23", "123"),
         ("(1,2]", "(1,2)"), ("(1,2)", "(2,1)"), ("(1,2)", "(1,2,2)"), ("((1,2),3)", "(1,(2,3))"), ("1,234", "1.234"),
@@ -273,6 +320,7 @@ UNEQUAL = {
         (r"\frac{1}{x+1}", r"\frac1x+1"),
     ],
     "words and options": [
+        ("HHT", "THH"), ("IV", "VI"), (r"\textbf{(D) } 12", "C"), (r"\int_0^T f dt", r"\int_0^t f dt"),
         ("5", "five"), ("inf", "-inf"), ("nan", "0"), (r"\leftarrow", "arrow"), ("A", "B"), ("(A)", "(B)"), ("yes", "no"),
         (r"\text{east}", r"\text{west}"), (r"\text{none}", "0"), (r"\text{no}", r"\text{not}"), ("C", "c"),
     ],

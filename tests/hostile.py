@@ -7,6 +7,10 @@ def nested(opening, closing, depth, core="1"):
     return opening * depth + core + closing * depth
 
 
+def pair_nested(opening, closing, depth, *cores):
+    return tuple(nested(opening, closing, depth, core) for core in cores)
+
+
 def tower(base, height):
     return "^{".join([base] * height) + "}" * (height - 1)
 
@@ -36,7 +40,12 @@ HOSTILE = {
     "hyperbolic": (r"\sinh(\sinh(\sinh(\sinh(10))))", "1"),
     "large sine": (r"\sin(10^{3000})", r"\sin(10^{3000}+1)"),
     "power of a large power": ("((((10^{99})^{99})^{99})^{99})", "1"),
+    "root of a tiny degree": (r"\sqrt[1e-300]{x}", r"0+\sqrt[1e-300]{x}"),
+    "tangent of a large complex number": (r"\tan((\sinh(z+i))^{-f(\sum_{k=1}^{30} {z})})",
+                                          r"\tan((\sinh(z+i))^{-f(\sum_{k=1}^{30} {z})})+0"),
     # sums and products
+    "sum of powers of powers": (r"\sum_{k=1}^{20} (3^{k^3})^{k^3}", "1"),
+    "sum of large fractions": (r"\sum_{k=1}^{250} \frac{1}{k^{20}+1}", "1"),
     "long sum": (r"\sum_{k=1}^{1000000000000} \frac{1}{k}", "28"),
     "long product": (r"\prod_{k=1}^{10^{12}} k", "1"),
     "sums of sums": (r"\sum_{i=1}^{300} \sum_{j=1}^{300} \sum_{k=1}^{300} ijk", r"\sum_{i=1}^{300} \sum_{j=1}^{300} ij"),
@@ -69,6 +78,14 @@ HOSTILE = {
     "unions": (r"\cup".join(["(0,1)"] * 60), r"\cup".join(["(0,1)"] * 59 + ["(0,2)"])),
     "matrices": (r"\begin{pmatrix}" * 90, r"\begin{pmatrix}" * 89 + r"\end{pmatrix}"),
     "boxes": (r"\boxed{" * 50_000, r"\boxed{" * 50_000 + "}" * 50_000),
+    # groups in groups, each of which could be compared in two ways
+    "chains in sets": pair_nested(r"1<x<\{2,", r"\}", 13, "1", "2"),
+    "conditions in cases": pair_nested(r"\begin{cases}x>1\\", r"\end{cases}", 16, "x<2", "x<3"),
+    "unions in sets": pair_nested(r"\{1\}\cup\{2,", r"\}", 17, "1", "2"),
+    "differences of sets": pair_nested(r"\mathbb{R}\setminus\{", r"\}", 20, "1", "2"),
+    "matrices in sets": pair_nested(r"\{\begin{pmatrix}", r"\end{pmatrix}\}", 30, r"\emptyset", r"\emptyset,1"),
+    "equations in sets": pair_nested(r"x=\{1,", r"\}", 17, "1", "2"),
+    "cases in cases": pair_nested(r"\begin{cases}1\\", r"\end{cases}", 17, "x", "1"),
     # length
     "digits": ("9" * MB, "9" * (MB - 1) + "8"),
     "digits of a decimal": ("0." + "3" * MB, "1/3"),
@@ -84,6 +101,12 @@ HOSTILE = {
     "spaces": ("1" + " " * MB + "x", " " * MB),
     "backslashes": ("\\" * 500_000, "\\" * 499_999),
     "dollars": ("$" * 300_000, "$" * 299_999),
+    "a list of equations": (",".join(f"x+{i}y=1" for i in range(31)), ",".join(f"x+{i}y=1" for i in range(30, -1, -1))),
+    "a list of conditions": (",".join(rf"x \ne \sqrt{i}" for i in range(31)),
+                             ",".join(rf"x \ne \sqrt{i}" for i in range(30, -1, -1))),
+    "a list of chains": (",".join(f"{i}<x<99" for i in range(31)), ",".join(f"{i}<x<99" for i in range(30, -1, -1))),
+    "a set of sines": (r"\{" + ",".join(rf"\sin({i}x)" for i in range(31)) + r"\}",
+                       r"\{" + ",".join(rf"\sin({i}x)" for i in range(31, 0, -1)) + r"\}"),
     "commas": ("," * 1900, "," * 1899),
     "words": ("a b " * 480, "b a " * 480),
     "text commands": (r"\text{" * 300, r"\text{}" * 280),
