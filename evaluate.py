@@ -15,13 +15,17 @@ majority@k grades the answer that most of the k give. Intervals are 95 %, over q
 """
 
 import argparse
+import glob
+import hashlib
 import json
+import os
 import re
 import sys
 from collections import Counter
 from dataclasses import dataclass
 from math import comb
 from pathlib import Path
+from string import ascii_uppercase
 from typing import NamedTuple
 
 import numpy as np
@@ -39,14 +43,16 @@ SOLVER_SYSTEM = MATH_INSTRUCTION  # the Solver is evaluated with the prompt it i
 # ---- the benchmarks
 
 class Benchmark(NamedTuple):
-    """title: its column in the paper's table. hub, hub_file: the dataset and its JSONL file; None if it has only parquet, to be
-    converted from split, (configuration, split). question, answer, options: keys, the first that a row has. grading: math (by
-    `same_answer`), option (a letter) or text (by `written_form`). samples: of mean@k; 0 is greedy. max_tokens: of an answer."""
+    """title: its column in the paper's table. size: how many questions it has. hub, hub_file: the dataset and its JSONL file;
+    None if it has only parquet, to be converted from split, (configuration, split). question, answer, options: keys, the first
+    that a row has. grading: math (by `same_answer`), option (a letter) or text (by `text_form`). samples: of mean@k; 0 is
+    greedy. max_tokens: of an answer."""
 
     title: str
+    size: int
     hub: str
     hub_file: str | None
-    split: tuple
+    split: tuple = ("default", "test")
     question: tuple = ("question", "problem", "input")
     answer: tuple = ("answer", "final_answer", "target", "solution")
     options: tuple = ("options", "choices")
@@ -57,22 +63,20 @@ class Benchmark(NamedTuple):
 
 # file name without ending -> benchmark, in the order of the paper's tables
 BENCHMARKS = {
-    "amc23": Benchmark("AMC", "math-ai/amc23", None, ("default", "test"), samples=32),
-    "minerva_math": Benchmark("Minerva", "math-ai/minervamath", None, ("default", "test"), answer=("answer", "solution")),
-    "math500": Benchmark("MATH", "HuggingFaceH4/MATH-500", "test.jsonl", ("default", "test"), question=("problem",)),
-    "gsm8k": Benchmark("GSM8K", "openai/gsm8k", None, ("main", "test"), question=("question",)),
-    "olympiadbench": Benchmark("Olympiad", "Hothan/OlympiadBench", None, ("OE_TO_maths_en_COMP", "train"),
-                               question=("question",), answer=("final_answer",)),
-    "aime25": Benchmark("AIME25", "math-ai/aime25", "test.jsonl", ("default", "test"), samples=32),
-    "aime24": Benchmark("AIME24", "math-ai/aime24", None, ("default", "test"), answer=("answer", "solution"), samples=32),
-    "supergpqa": Benchmark("SuperGPQA", "m-a-p/SuperGPQA", "SuperGPQA-all.jsonl", ("default", "train"), ("question",),
-                           ("answer_letter",), ("options",), "option", max_tokens=8192),
-    "mmlu_pro": Benchmark("MMLU-Pro", "TIGER-Lab/MMLU-Pro", None, ("default", "test"), ("question",), ("answer",),
-                          ("options",), "option", max_tokens=8192),
-    "bbeh": Benchmark("BBEH", "BBEH/bbeh", None, ("default", "train"), ("input",), ("target",), (), "text", max_tokens=8192),
+    "amc23": Benchmark("AMC", 40, "math-ai/amc23", None, samples=32),
+    "minerva_math": Benchmark("Minerva", 272, "math-ai/minervamath", "test.jsonl"),
+    "math500": Benchmark("MATH", 500, "HuggingFaceH4/MATH-500", "test.jsonl"),
+    "gsm8k": Benchmark("GSM8K", 1319, "openai/gsm8k", None, ("main", "test")),
+    "olympiadbench": Benchmark("Olympiad", 674, "Hothan/OlympiadBench", None, ("OE_TO_maths_en_COMP", "train")),
+    "aime25": Benchmark("AIME25", 30, "math-ai/aime25", "test.jsonl", samples=32),
+    "aime24": Benchmark("AIME24", 30, "math-ai/aime24", None, samples=32),
+    "supergpqa": Benchmark("SuperGPQA", 26529, "m-a-p/SuperGPQA", "SuperGPQA-all.jsonl", answer=("answer_letter",),
+                           grading="option", max_tokens=8192),
+    "mmlu_pro": Benchmark("MMLU-Pro", 12032, "TIGER-Lab/MMLU-Pro", None, grading="option", max_tokens=8192),
+    "bbeh": Benchmark("BBEH", 4520, "MrLight/bbeh-eval", "train.jsonl", options=(), grading="text", max_tokens=8192),
 }
 MATH, GENERAL = list(BENCHMARKS)[:7], list(BENCHMARKS)[7:]
-OWN = Benchmark("", "", None, ())  # a file of the user's
+OWN = Benchmark("", 0, "", None)  # a file of the user's
 
 # arXiv 2508.05004, its main tables; in the order of BENCHMARKS
 PAPER = {name: dict(zip(BENCHMARKS, row)) for name, row in {
@@ -95,11 +99,13 @@ def row_of_paper(model):
 # ---- reading questions
 
 class Question(NamedTuple):
-    """question: as it is asked, with its options. answer: the gold one; a letter where there are options."""
+    """question: as it is asked, with its options. answer: the gold one; a letter where there are options. grading: see
+    `Benchmark`."""
 
     question: str
     answer: str
     options: tuple = ()
+    grading: str = "math"
 
 
 def read_questions(path, benchmark=OWN):
@@ -109,7 +115,7 @@ def read_questions(path, benchmark=OWN):
     if not path.is_file():
         raise FileNotFoundError(f"no question file {str(path)!r}")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8: {error}") from None
     questions = [question_of(row, benchmark, place) for place, row in rows_of(path, text)]
@@ -123,7 +129,7 @@ def rows_of(path, text):
     if path.suffix == ".json":
         try:
             rows = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise ValueError(f"{path} is not JSON: {error}") from None
         rows = rows.get("examples") if isinstance(rows, dict) else rows
         if not isinstance(rows, list):
@@ -134,73 +140,131 @@ def rows_of(path, text):
         if line.strip():
             try:
                 yield f"{path}, line {number},", json.loads(line)
-            except json.JSONDecodeError as error:
+            except (json.JSONDecodeError, RecursionError) as error:
                 raise ValueError(f"{path}, line {number}, is not JSON: {error}") from None
 
 
 def question_of(row, benchmark, place):
     """Gold answers are numbers, texts, texts that end in `#### 5` or hold a box, lists of these, or indices of options."""
     row = row if isinstance(row, dict) else {}
-    question, answer, options = (next((row[key] for key in keys if row.get(key) is not None), None)
+    question, answer, options = (next((key for key in keys if row.get(key) is not None), None)
                                  for keys in (benchmark.question, benchmark.answer, benchmark.options))
-    if not isinstance(question, str) or answer is None:
-        raise ValueError(f"{place} needs the keys {' or '.join(benchmark.question[:2])} and {benchmark.answer[0]}")
-    if not isinstance(options, list):
-        return Question(question, gold(answer))
-    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[:len(options)]
-    letter = letters[answer] if isinstance(answer, int) and 0 <= answer < len(letters) else str(answer)
+    text, wanted = row.get(question), row.get(answer)
+    if not isinstance(text, str) or not text.strip() or answer is None:
+        raise ValueError(f"{place} needs the keys {' or '.join(benchmark.question)}, and {' or '.join(benchmark.answer)}")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{place} has a question that is not Unicode (half of a surrogate pair)") from None
+    if options is None:
+        if benchmark.grading == "option":
+            raise ValueError(f"{place} needs the key {' or '.join(benchmark.options)}")
+        said = gold(wanted, boxed=answer == "solution")
+        if said is None:
+            raise ValueError(f"{place} has no answer that could be given: {answer} is {str(wanted)[:60]!r}")
+        return Question(text, said, grading=benchmark.grading)
+    listed = row[options]
+    if isinstance(listed, dict) and [*listed] == [*ascii_uppercase[:len(listed)]]:
+        listed = [*listed.values()]
+    if not isinstance(listed, list) or not 0 < len(listed) <= 26:
+        raise ValueError(f"{place} needs {options} that are a list of up to 26, or {{A: ..., B: ...}}")
+    letters = ascii_uppercase[:len(listed)]
+    letter = letters[wanted] if type(wanted) is int and 0 <= wanted < len(letters) else str(wanted)
     if letter not in [*letters]:
-        raise ValueError(f"{place} has the answer {letter!r}, which is none of its {len(options)} options")
-    listed = "\n".join(f"({name}) {option}" for name, option in zip(letters, options))
-    return Question(f"{question}\n{listed}\nAnswer with the letter of the right option.", letter, tuple(map(str, options)))
+        raise ValueError(f"{place} has the answer {letter!r}, which is none of its {len(listed)} options")
+    lines = "\n".join(f"({name}) {option}" for name, option in zip(letters, listed))
+    return Question(f"{text}\n{lines}\nAnswer with the letter of the right option.", letter, tuple(map(str, listed)), "option")
 
 
-def gold(answer):
+def gold(answer, boxed):
+    """The answer that a value of a row holds, as text; None if none. boxed: it is a solution, whose answer is marked in it."""
     if isinstance(answer, list):
-        return ", ".join(map(gold, answer))
+        parts = [gold(part, boxed) for part in answer]
+        return None if None in parts or not parts else ", ".join(parts)
+    if isinstance(answer, bool) or not isinstance(answer, str | int | float) or answer != answer:
+        return None
     text = str(answer)
-    return text.rpartition("####")[2].strip() if "####" in text else extract_boxed(text) or text
+    text = text.rpartition("####")[2].strip() if "####" in text else extract_boxed(text) or ("" if boxed else text)
+    return text if text.strip() else None
 
 
-def benchmark_file(name, folder):
-    """The file of a benchmark in `folder`, else from the Hub. Raises FileNotFoundError that says how to get it."""
-    for ending in ("", "_mini"):
-        for suffix in (".jsonl", ".json"):
-            if folder and (Path(folder) / (name + ending + suffix)).is_file():
-                return Path(folder) / (name + ending + suffix)
-    benchmark, goal = BENCHMARKS[name], f"{folder or '.'}/{name}.jsonl"
-    if benchmark.hub_file is None:
-        configuration, split = benchmark.split
-        raise FileNotFoundError(
-            f"no {goal}; the Hub has {benchmark.hub} as parquet only, so make it with: pip install datasets && python -c \"from "
-            f"datasets import load_dataset as l; l('{benchmark.hub}', '{configuration}', split='{split}').to_json('{goal}')\"")
+def local_file(name, folder):
+    """The file of a benchmark in a folder; None if there is none."""
+    names = [name + ending for ending in (".jsonl", ".json", "_mini.jsonl", "_mini.json")]
+    return next((Path(folder) / file for file in names if (Path(folder) / file).is_file()), None)
+
+
+def benchmark_files(names, folder):
+    """{name: file} of the benchmarks, each in `folder`, else from the Hub. Raises FileNotFoundError that says how to get those
+    that neither gives."""
+    files, missing = {name: local_file(name, folder) for name in names}, []
+    for name in names:
+        benchmark, (configuration, split) = BENCHMARKS[name], BENCHMARKS[name].split
+        if not files[name] and not benchmark.hub_file:
+            goal = Path(folder) / f"{name}.jsonl"
+            missing.append(f"no {goal}; the Hub has {benchmark.hub} as parquet only, so make it with: pip install datasets && "
+                           f"python -c \"from datasets import load_dataset as l; l('{benchmark.hub}', '{configuration}', "
+                           f"split='{split}').to_json('{goal}')\"")
+    if missing:
+        raise FileNotFoundError("\n".join(missing))
     from huggingface_hub import hf_hub_download
 
-    try:
-        return Path(hf_hub_download(benchmark.hub, benchmark.hub_file, repo_type="dataset"))
-    except Exception as error:  # the Hub's own errors share no base class with those of the connection
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise FileNotFoundError(f"no {goal}, and the Hub did not give {benchmark.hub}: {reason}") from None
+    for name in names:
+        if not files[name]:
+            hub = BENCHMARKS[name].hub
+            try:
+                files[name] = Path(hf_hub_download(hub, BENCHMARKS[name].hub_file, repo_type="dataset"))
+            except Exception as error:  # the Hub's own errors share no base class with those of the connection
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                raise FileNotFoundError(
+                    f"no {Path(folder) / name}.jsonl, and the Hub did not give {hub}: {reason}") from None
+    return files
 
 
 # ---- grading
 
-LETTER = re.compile(r"\W*(?:option|choice|answer)?\W*([A-Z])(?:\s*[.):].*|\W*)", re.IGNORECASE | re.DOTALL)
+LETTER = re.compile(r"\W*(?:(?:the )?(?:correct |right |final )?(?:answer|option|choice)(?: is)?)?\W*([A-Z])\W*", re.IGNORECASE)
+# a letter before what it stands for: (C) 12 m, C. 12 m, (c) 12 m; group 3 is the rest
+LETTER_AND_TEXT = re.compile(r"[\s*]*(?:[Oo]ption |[Cc]hoice )?(?:([A-Z])[.):,]|\(([A-Za-z])\)[.:,]?)\s+(.*)", re.DOTALL)
+ANOTHER_LETTER = re.compile(r"(?:(?:and|or|,|&)\s*)?\(?\b[A-Z]\b\)?\W*$|\b[A-Z][.):]\s")
 
 
 def extract(text, grading, options=()):
-    """The answer in a completion, None if it has none: what is in the box; of options, the letter that it names, or the letter
-    of the one option whose text it is."""
+    """The answer in a completion, None if it has none: what is in the box; of options, the letter."""
     box = extract_boxed(text)
-    if box is None or grading != "option":
-        return box
-    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[:len(options)]
-    plain = re.sub(r"\\[a-zA-Z]+ ?(?=\{)|[{}$\\]", " ", box).strip()
-    same = [letter for letter, option in zip(letters, options) if written_form(option) == written_form(box)]
+    return box if box is None or grading != "option" else letter_of(box, options)
+
+
+def letter_of(box, options):
+    """The letter of the one option that a box names: by the letter alone, else by the option's text, else by a letter in
+    front of a text. None if it names none, or more than one."""
+    options = dict(zip(ascii_uppercase, options))
+    plain = without_commands(box)
+    alone = LETTER.fullmatch(plain)
+    if alone:
+        return alone[1].upper() if alone[1].upper() in options else None
+    same = [letter for letter, option in options.items()
+            if same_answer(option, box) or written_form(option) == written_form(plain)]
     if len(same) == 1:
         return same[0]
-    named = LETTER.fullmatch(plain)
-    return named[1].upper() if named and named[1].upper() in letters and (named[1].isupper() or len(plain) < 4) else None
+    before = LETTER_AND_TEXT.fullmatch(plain)
+    letter = (before[1] or before[2]).upper() if before else None
+    if letter not in options:
+        return None
+    own = written_form(before[3]) == written_form(without_commands(options[letter]))
+    return letter if own or not ANOTHER_LETTER.search(before[3]) else None
+
+
+def without_commands(text):
+    return re.sub(r"\\[a-zA-Z]+ ?|[{}$\\]", " ", text).strip()
+
+
+def text_form(answer):
+    r"""What a text is compared by: as it is written, without \texttt and the brackets or quotes around all of it."""
+    text = re.sub(r"\\texttt ?\{([^{}]*)\}", r"\1", answer).replace(r"\_", "_").strip()
+    while len(text) > 1 and text[0] + text[-1] in ("()", "[]", "\'\'", '""'):
+        text = text[1:-1].strip()
+    return written_form(text)
 
 
 def is_right(answer, gold, grading):
@@ -209,10 +273,16 @@ def is_right(answer, gold, grading):
         return False
     if grading == "math":
         return same_answer(answer, gold)
-    if grading == "option":
-        return answer == gold
-    one, other = (written_form(text).strip("()[] ") for text in (answer, gold))
-    return one == other
+    return answer == gold if grading == "option" else text_form(answer) == text_form(gold)
+
+
+def winner(answers, grading):
+    """The answer that most give, by what counts as the same in grading; None if nobody answers."""
+    if grading == "math":
+        return majority(answers)[0]
+    votes = Counter(text_form(answer) for answer in answers if answer is not None)
+    best = max(votes, key=votes.get, default=None)
+    return next((answer for answer in answers if answer is not None and text_form(answer) == best), None)
 
 
 def mean_and_ci(values):
@@ -272,73 +342,71 @@ def graded(row):
     return row | {"answer": answer, "right": is_right(answer, row["gold"], row["grading"])}
 
 
-def ask(sampler, name, questions, grading, samples, max_tokens, seed, folder):
-    """Asks all questions, `samples` times at temperature 1 or greedily for 0 -> one row a completion, which are in
-    folder/<name>.jsonl then. A completion is written as it ends, to a part file of its process; on the next call questions all of
-    whose completions are in part files are not asked again. Raises ValueError if what is there answers other questions."""
-    rank = dist.get_rank() if dist.is_initialized() else 0
+def ask(sampler, name, questions, samples, max_tokens, seed, folder):
+    """Asks all questions, `samples` times at temperature 1 or greedily for 0, until one row a completion is in
+    folder/<name>.jsonl. A completion is written as it ends, to a part file of its process; on the next call questions all of
+    whose completions are in part files are not asked again."""
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     file, n = folder / f"{name}.jsonl", max(samples, 1)
-    parts = sorted(folder.glob(f"{name}.part*.jsonl"))
-    state = [read_lines(file), [row for part in parts for row in finished_lines(part)]]
-    if dist.is_initialized():  # what rank 0 sees counts: others may look later
-        dist.broadcast_object_list(state)
-    for row in state[0] + state[1]:
-        if row["question"] >= len(questions) or row["gold"] != questions[row["question"]].answer:
-            raise ValueError(f"{file} and its parts hold answers to other questions; choose another --out")
-    if state[0]:
-        return state[0]
-    old = {(row["question"], row["sample"]): row for row in state[1]}
-    complete = {i for i in range(len(questions)) if all((i, j) in old for j in range(n))}
-    asked = [i for i in range(len(questions)) if i not in complete]
-    rows = {place: row for place, row in old.items() if place[0] in complete}
-
-    def row_of(i, j, tokens):
-        question = questions[asked[i]]
-        row = {"question": asked[i], "sample": j, "text": sampler.tokenizer.decode(tokens), "tokens": len(tokens),
-               "finished": tokens[-1] in sampler.tokenizer.stop_ids, "gold": question.answer, "grading": grading,
-               "options": question.options}
-        return graded(row)
-
-    left, right = Counter(), Counter(row["right"] for row in rows.values())
+    asked = [None]
+    if rank == 0:  # what it sees counts: others may look later
+        old = {} if file.exists() else finished(folder, name)
+        asked = [[] if file.exists() else [i for i in range(len(questions)) if any((i, j) not in old for j in range(n))]]
+    if dist.is_initialized():
+        dist.broadcast_object_list(asked)
+    asked, = asked
+    if not asked and file.exists():
+        return
+    own, right = 0, 0
+    pause = 0.1 if sys.stderr.isatty() else 30
     with (open(folder / f"{name}.part{rank}.jsonl", "a", encoding="utf-8") as part,
-          tqdm(total=len(questions), initial=len(complete), desc=f"{name:<14}", unit="question", disable=rank > 0) as bar):
-
+          tqdm(total=len(questions), initial=len(questions) - len(asked), desc=f"{name:<14}", unit="question", mininterval=pause,
+               disable=rank > 0) as bar):
+        done = bar.n
         part.write("\n")  # where it was cut off within a line, the next must not be lost with it
 
         def watch(i, j, tokens, ended):
+            nonlocal own, right
             if not ended:
                 return
-            row = rows[asked[i], j] = row_of(i, j, list(tokens))
+            question = questions[asked[i]]
+            row = graded({"question": asked[i], "sample": j, "text": sampler.tokenizer.decode(tokens), "tokens": len(tokens),
+                          "finished": tokens[-1] in sampler.tokenizer.stop_ids, "gold": question.answer,
+                          "grading": question.grading, "options": question.options})
             part.write(json.dumps(row) + "\n")
             part.flush()
-            left[i] += 1
-            right[row["right"]] += 1
-            bar.set_postfix_str(f"{100 * right[True] / right.total():.1f} % right", refresh=False)
-            bar.update(left[i] == n)
+            own, right = own + 1, right + row["right"]
+            bar.set_postfix_str(f"{100 * right / own:.1f} % right", refresh=False)
+            # the processes are equally far, nearly
+            bar.update(done + min(len(asked), own * world // n) - bar.n)
 
         prompts = [sampler.tokenizer.chat(SOLVER_SYSTEM, questions[i].question) for i in asked]
         how = dict(n=n, temperature=1.0, seed=seed) if samples else dict(temperature=0)
-        groups = sampler.generate(prompts, max_tokens=max_tokens, watch=watch, **how)
-    for i, group in enumerate(groups):
-        for j, completion in enumerate(group):
-            if (asked[i], j) not in rows:  # another process's
-                rows[asked[i], j] = row_of(i, j, completion.tokens)
-    rows = [rows[place] for place in sorted(rows)]
+        sampler.generate(prompts, max_tokens=max_tokens, watch=watch, **how)
+        bar.update(len(questions) - bar.n)
+    if dist.is_initialized():
+        dist.barrier()
     if rank == 0:
-        write_lines(file, rows)
-        for part in folder.glob(f"{name}.part*.jsonl"):
+        rows = finished(folder, name)
+        write_lines(file, [rows[place] for place in sorted(rows)])
+        for part in part_files(folder, name):
             part.unlink(missing_ok=True)
-    return rows
 
 
-def finished_lines(part):
-    """The rows of a part file, in which a line may have been cut off."""
-    rows = []
-    for line in part.read_text(encoding="utf-8").split("\n"):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
+def part_files(folder, name):
+    return sorted(folder.glob(f"{glob.escape(name)}.part*.jsonl"))
+
+
+def finished(folder, name):
+    """{(question, sample): row} of the part files of a benchmark, in which lines may have been cut off."""
+    rows = {}
+    for part in part_files(folder, name):
+        for line in part.read_text(encoding="utf-8").split("\n"):
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            rows[row["question"], row["sample"]] = row
     return rows
 
 
@@ -354,7 +422,7 @@ def summary(rows):
     for k in [2**p for p in range(1, 11) if 2**p <= n]:
         result[f"pass@{k}"] = mean_and_ci([pass_at_k(r, n, k) for r in right])
     if n > 1:
-        winners = [(majority([row["answer"] for row in group])[0], group[0]) for group in groups.values()]
+        winners = [(winner([row["answer"] for row in group], group[0]["grading"]), group[0]) for group in groups.values()]
         result[f"majority@{n}"] = mean_and_ci([is_right(answer, row["gold"], row["grading"]) for answer, row in winners])
     return result | {"no_answer": float(np.mean([row["answer"] is None for row in rows])),
                      "truncated": float(np.mean([not row["finished"] for row in rows])),
@@ -366,22 +434,27 @@ def table(results, paper):
     def percent(pair):
         return f"{100 * pair[0]:.1f} +- {100 * pair[1]:.1f}"
 
-    rows = [["benchmark", "questions", "how", "right", "pass@k", "majority@k", "no box", "cut off", "tokens",
+    def in_paper(*names):
+        if not paper:
+            return []
+        values = [PAPER[paper].get(name) for name in names]
+        return ["-" if None in values else f"{np.mean(values):.2f}"]
+
+    rows = [["benchmark", "questions", "how", "right", "pass@k", "majority@k", "no answer", "cut off", "tokens",
              *(["paper"] if paper else [])]]
     for name, result in results.items():
-        k = result["samples"]
+        k, count = result["samples"], result["questions"]
         passed = max((key for key in result if key.startswith("pass@")), key=lambda key: int(key[5:]), default=None)
-        rows.append([BENCHMARKS[name].title if name in BENCHMARKS else name, str(result["questions"]),
-                     f"mean@{k}" if k > 1 else result["how"], percent(result["mean"]),
+        benchmark = BENCHMARKS.get(name, OWN)
+        rows.append([benchmark.title or name, f"{count} of {benchmark.size}" if count < benchmark.size else str(count),
+                     result["how"], percent(result["mean"]),
                      f"{percent(result[passed])} (k={passed[5:]})" if passed else "-",
                      percent(result[f"majority@{k}"]) if k > 1 else "-", f"{100 * result['no_answer']:.1f}",
-                     f"{100 * result['truncated']:.1f}", f"{result['tokens']:.0f}",
-                     *([f"{PAPER[paper].get(name, float('nan')):.2f}"] if paper else [])])
+                     f"{100 * result['truncated']:.1f}", f"{result['tokens']:.0f}", *in_paper(name)])
     for title, names in (("math average", MATH), ("general average", GENERAL)):
         if all(name in results for name in names):
             mean = np.mean([results[name]["mean"][0] for name in names])
-            rows.append([title, "", "", f"{100 * mean:.1f}", *[""] * 5,
-                         *([f"{np.mean([PAPER[paper].get(name, np.nan) for name in names]):.2f}"] if paper else [])])
+            rows.append([title, "", "", f"{100 * mean:.1f}", *[""] * 5, *in_paper(*names)])
     widths = [max(map(len, column)) for column in zip(*rows)]
     return "\n".join("   ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths)))
                      for row in rows)
@@ -392,8 +465,9 @@ def table(results, paper):
 def parse(arguments):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="Hugging Face folder or Hub id")
-    parser.add_argument("--data", help="JSONL file with question (or problem) and answer, or a folder of benchmark files")
-    parser.add_argument("--benchmarks", default="math",
+    parser.add_argument("--data", default=".",
+                        help="JSONL file with question (or problem) and answer, or a folder of benchmark files (default .)")
+    parser.add_argument("--benchmarks",
                         help=f"comma-separated of {', '.join(BENCHMARKS)}; or math, general, all (default math)")
     parser.add_argument("--out", help="folder for completions and results (default runs/evaluate/<model>)")
     parser.add_argument("--regrade", action="store_true", help="grade the completions in --out again, without a model")
@@ -407,89 +481,126 @@ def parse(arguments):
         parser.error("--regrade needs --out, the folder that holds the completions")
     if not args.regrade and not args.model:
         parser.error("--model is missing: a Hugging Face folder or a Hub id")
-    if args.samples is not None and args.samples < 0:
-        parser.error(f"--samples is {args.samples}, but must be at least 0")
+    for name, least in (("samples", 0), ("max_tokens", 1), ("max_rows", 1), ("kv_gb", 1e-9)):
+        value = getattr(args, name)
+        if value is not None and not value >= least:
+            parser.error(f"--{name} is {value}, but must be {'positive' if least else 'at least 0'}")
+    if args.benchmarks and Path(args.data).is_file():
+        parser.error(f"--benchmarks names files in a folder, but --data is the file {args.data}")
     return args
 
 
 def chosen(args):
-    """{name: (benchmark, questions)} of what is to be asked. Raises OSError or ValueError."""
-    if args.data and not Path(args.data).is_dir():
-        return {Path(args.data).stem: (OWN, read_questions(args.data))}
+    """{name: (questions, samples, max_tokens)} of what is to be asked. Raises OSError or ValueError."""
     groups = {"math": MATH, "general": GENERAL, "all": list(BENCHMARKS)}
-    names = [name for part in args.benchmarks.split(",") for name in groups.get(part, [part])]
-    unknown = [name for name in names if name not in BENCHMARKS]
-    if unknown:
-        raise ValueError(f"no benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}, and math, general and all")
-    return {name: (BENCHMARKS[name], read_questions(benchmark_file(name, args.data), BENCHMARKS[name]))
-            for name in BENCHMARKS if name in names}
+    if Path(args.data).is_dir():
+        names = [name for part in (args.benchmarks or "math").split(",") for name in groups.get(part.strip(), [part.strip()])]
+        unknown = [name for name in names if name not in BENCHMARKS]
+        if unknown:
+            raise ValueError(f"no benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}, and math, general and all")
+        files = benchmark_files([name for name in BENCHMARKS if name in names], args.data)
+    else:
+        files = {Path(args.data).stem: Path(args.data)}
+    tasks = {}
+    for name, file in files.items():
+        benchmark = BENCHMARKS[name] if Path(args.data).is_dir() else OWN
+        tasks[name] = (read_questions(file, benchmark), benchmark.samples if args.samples is None else args.samples,
+                       args.max_tokens or benchmark.max_tokens)
+    return tasks
 
 
-def claim(folder, settings):
-    """Makes a folder this evaluation's own. Raises ValueError where it holds one with other settings."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / "settings.json"
-    theirs = read_json(file) if file.exists() else settings
-    differ = [key for key in settings if theirs.get(key) != settings[key]]
-    if differ:
-        raise ValueError(f"{folder} holds an evaluation with other settings ({differ[0]}: {theirs.get(differ[0])!r} there, "
-                         f"{settings[differ[0]]!r} here); choose another --out")
-    write_whole(file, json.dumps(settings, indent=2) + "\n")
+def settings_of(args, tasks, folder):
+    """What is asked, and how, joined with what was asked into this folder before. Raises ValueError where they differ."""
+    settings = {"model": args.model, "seed": args.seed, "benchmarks": {}}
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--out is the file {folder}, but must be a folder")
+    if (folder / "settings.json").is_file():
+        settings = read_json(folder / "settings.json")
+    for name, (questions, samples, max_tokens) in tasks.items():
+        digest = hashlib.sha256(json.dumps(questions).encode()).hexdigest()[:16]
+        new = {"questions": digest, "samples": samples, "max_tokens": max_tokens}
+        old = settings["benchmarks"].setdefault(name, new)
+        for key, ours, theirs in [("model", args.model, settings["model"]), ("seed", args.seed, settings["seed"]),
+                                  *((key, new[key], old.get(key)) for key in new)]:
+            if ours != theirs:
+                raise ValueError(f"{folder} holds answers of {name} with another setting ({key}: {theirs} there, {ours} here); "
+                                 "choose another --out")
+        if old is new and (folder / f"{name}.jsonl").exists():
+            raise ValueError(f"{folder} holds a {name}.jsonl that was not made by this program; choose another --out")
+    return settings
 
 
 def answer_all(args, folder, rank):
-    """Asks what is not answered yet -> {name: rows}."""
+    """Asks what is not answered yet."""
     tasks = chosen(args)
-    if rank == 0:
-        claim(folder, {key: getattr(args, key) for key in ("model", "samples", "max_tokens", "seed")})
+    settings = settings_of(args, tasks, folder)
     device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     sampler = Sampler(load(args.model, device, compute_dtype(device)), Tokenizer(args.model), args.max_rows, args.kv_gb)
-    rows = {}
-    for name, (benchmark, questions) in tasks.items():
-        grading = "option" if questions[0].options else benchmark.grading
-        samples = benchmark.samples if args.samples is None else args.samples
-        rows[name] = ask(sampler, name, questions, grading, samples, args.max_tokens or benchmark.max_tokens, args.seed, folder)
-    return rows
+    folder.mkdir(parents=True, exist_ok=True)
+    if rank == 0:
+        write_whole(folder / "settings.json", json.dumps(settings, indent=2) + "\n")
+    for name, task in tasks.items():
+        ask(sampler, name, *task, args.seed, folder)
 
 
 def regrade(folder):
-    """Grades the completions in a folder again -> {name: rows}. Raises FileNotFoundError."""
-    files = {file.stem: file for file in folder.glob("*.jsonl") if ".part" not in file.name}
-    if not files:
-        raise FileNotFoundError(f"no completions in {str(folder)!r}")
-    rows = {}
-    for name in [*(name for name in BENCHMARKS if name in files), *sorted(files.keys() - BENCHMARKS.keys())]:
-        before = read_lines(files[name])
-        rows[name] = [graded(row) for row in tqdm(before, desc=f"{name:<14}", unit="completion")]
-        changed = sum(one["right"] != other["right"] for one, other in zip(before, rows[name]))
+    """Grades the completions in a folder again, and says how many verdicts change."""
+    for name in finished_names(folder):
+        before = read_lines(folder / f"{name}.jsonl")
+        after = [graded(row) for row in tqdm(before, desc=f"{name:<14}", unit="completion")]
+        changed = sum(one["right"] != other["right"] for one, other in zip(before, after))
         print(f"{name}: {changed} of {len(before)} completions are graded otherwise than before")
-        write_lines(files[name], rows[name])
-    return rows
+        write_lines(folder / f"{name}.jsonl", after)
+
+
+def finished_names(folder):
+    """What has been asked into a folder to the end, the paper's benchmarks in its order. Raises FileNotFoundError."""
+    if not (folder / "settings.json").is_file():
+        raise FileNotFoundError(f"no completions in {str(folder)!r}")
+    names = read_json(folder / "settings.json")["benchmarks"]
+    return [name for name in [*BENCHMARKS, *sorted(names.keys() - BENCHMARKS.keys())]
+            if name in names and (folder / f"{name}.jsonl").is_file()]
+
+
+def report(folder):
+    """Prints the table of all that is finished in a folder, and writes results.json."""
+    names = finished_names(folder)
+    if not names:
+        raise ValueError(f"no benchmark in {folder} is finished; the command without --regrade goes on")
+    settings = read_json(folder / "settings.json")
+    results = {}
+    for name in names:
+        samples = settings["benchmarks"][name]["samples"]
+        results[name] = summary(read_lines(folder / f"{name}.jsonl")) | {"how": f"mean@{samples}" if samples else "greedy"}
+    write_whole(folder / "results.json", json.dumps(results, indent=2) + "\n")
+    paper = row_of_paper(settings["model"])
+    print(f"\n{settings['model']}\n\n{table(results, paper)}\n\npercent, +- 95 % intervals over questions"
+          + (f"; paper: {paper} in arXiv 2508.05004" if paper else ""))
+    for reason, count in compared_as_written.items():
+        if reason != "unreadable":
+            print(f"{count} comparisons were decided by their writing: {reason}")
+    print(f"every completion, and results.json, are in {folder}/")
 
 
 def main():
     args = parse(sys.argv[1:])
     if not args.regrade:
         start_processes(alone=False)
-    rank = dist.get_rank() if dist.is_initialized() else 0
-    folder = Path(args.out or f"runs/evaluate/{'-'.join(Path(args.model).parts[-3:]).strip('/')}")
+    rank = int(os.environ.get("RANK", "0"))
+    model = Path(args.model or "")
+    folder = Path(args.out or f"runs/evaluate/{'-'.join((model.resolve() if model.is_dir() else model).parts[-3:])}")
     try:
-        rows = regrade(folder) if args.regrade else answer_all(args, folder, rank)
+        if not args.regrade:
+            answer_all(args, folder, rank)
+        elif rank == 0:
+            regrade(folder)
         if rank == 0:
-            settings = read_json(folder / "settings.json")
-            results = {name: summary(rows[name]) | {"how": "sample" if settings["samples"] else "greedy"} for name in rows}
-            write_whole(folder / "results.json", json.dumps(results, indent=2) + "\n")
-            paper = row_of_paper(settings["model"])
-            print(f"\n{settings['model']}\n\n{table(results, paper)}\n\npercent, +- 95 % intervals over questions"
-                  + (f"; paper: {paper} in arXiv 2508.05004" if paper else ""))
-            for reason, count in compared_as_written.items():
-                if reason != "unreadable":
-                    print(f"{count} comparisons were decided by their writing: {reason}")
-            print(f"every completion, and results.json, are in {folder}/")
+            report(folder)
         if dist.is_initialized():
             dist.barrier()  # gloo aborts now and then where a process leaves while another still works
     except (OSError, ValueError, FloatingPointError) as error:
-        sys.exit(f"evaluate.py: {error}")
+        everyone = not isinstance(error, FloatingPointError)  # met it, so that one may tell
+        sys.exit(1 if everyone and rank else f"evaluate.py: {error}")
     except KeyboardInterrupt:
         sys.exit("evaluate.py: interrupted; the same command goes on after the last finished question")
     finally:

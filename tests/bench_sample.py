@@ -56,7 +56,7 @@ def medians(programs, device, rounds=5, repeat=1):
 def cpu(folder=ROOT / "tiny", questions=64, n=10, max_tokens=160, rounds=5):
     """64 held-out questions, 10 completions of each with natural stops; useful tokens are those up to each row's stop."""
     tokenizer, device = Tokenizer(folder), torch.device("cpu")
-    asked = [question for question, _, _ in read_questions(ROOT / "tiny" / "heldout.jsonl")]
+    asked = [question for question, *_ in read_questions(ROOT / "tiny" / "heldout.jsonl")]
     prompts = [tokenizer.chat(SOLVER_SYSTEM, q) for q in asked[::len(asked) // questions][:questions]]
     sampler = Sampler(load(folder), tokenizer, max_rows=questions * n)  # all at once, as theirs
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)

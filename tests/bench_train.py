@@ -99,7 +99,7 @@ def some_rollouts(prompts, rows, seed=0):
 def cpu(rounds=3, steps=4):
     """Whole steps of ours and of TRL in turn, and the share of the matmul rate that our update reaches."""
     tokenizer = Tokenizer(TINY)
-    prompts = [tokenizer.chat(SOLVER_SYSTEM, q) for q, _, _ in read_questions(ROOT / "tiny/heldout.jsonl")[::15][:PROMPTS]]
+    prompts = [tokenizer.chat(SOLVER_SYSTEM, q) for q, *_ in read_questions(ROOT / "tiny/heldout.jsonl")[::15][:PROMPTS]]
     took = {"ours": [], "trl": []}
     step = our_steps(prompts, tokenizer)
     step(0)
