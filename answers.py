@@ -357,6 +357,7 @@ def quotient(top, bottom):
 
 
 END = ("end", "")  # of all
+POSTFIXES = {"^", "**", "!", "%", r"\%", "°", "_"}
 
 
 class Reader:
@@ -615,7 +616,7 @@ class Reader:
 
     def postfixed(self, tree):
         """The tree with what follows it: powers, !, %, a degree sign, a number's base."""
-        while True:
+        while self.peek()[1] in POSTFIXES:
             if self.take("^", "**"):
                 tree = self.raised(as_tree(tree))
             elif self.take("!"):
@@ -629,7 +630,8 @@ class Reader:
             elif isinstance(tree, sp.Integer) and self.tokens[self.at - 1][0] == "number" and self.take("_"):
                 tree = APPLIED["base"](tree, as_tree(self.argument()))
             else:
-                return tree
+                break
+        return tree
 
     def raised(self, base):
         if self.depth > DEEPEST:
