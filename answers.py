@@ -119,7 +119,9 @@ UNIT_SIGN = re.compile(r"(?<=[0-9}) ])\\(Omega|AA) *$|\\(mu) ?\\(?:text|mathrm) 
 UNIT_NAMES = {"mu": r"\text{micro", "Omega": r"\text{ohm}", "AA": r"\text{angstrom}"}
 ANY_WHOLE = re.compile(r"(?<=[^ ,(]),? ?\(?(?:\\text ?\{[a-z ]*\})? ?[a-z] ?\\in ?\\mathbb ?\{? ?[ZN] ?\}?(?:\^\+)? ?\)?$")
 CLOCK = re.compile(r"\b([aApP])\.m\b\.?")  # 3:30 p.m.
-PREFACE = re.compile(r"^ *(?:\\text(?:bf|rm|it)? ?\{ ?)?(?:the )?(?:final )?answer(?: is:?|:) ?\}? ?(?=[^} ])", re.IGNORECASE)
+PREFACE = re.compile(r"^ *(?:\\text(?:bf|rm|it)? ?\{ ?)?(?:the )?(?:final )?answer"
+                     r"(?:(?: is:?|:) ?\}? ?(?=[^} ])| +(?=[^A-Za-z} ]))", re.IGNORECASE)
+PLAIN_AREA = re.compile(r"([0-9.,]+) ?([cdk]?m|ft|in)([²³])")  # 25m², where m is no variable
 OPTION = re.compile(r"(?:[Oo]ption |[Cc]hoice )?\(?([A-Z])(?:[.:]|\)\.?|\) +[0-9A-Za-z].*)?")  # (C) 12 is the option, not 12
 LOOSE_SPACE = re.compile(r"(?<![0-9A-Za-z]) | (?![0-9A-Za-z])|(?<=[A-Za-z]) (?=[0-9])|(?<=[0-9]) (?=[A-Za-z])")
 
@@ -127,6 +129,9 @@ LOOSE_SPACE = re.compile(r"(?<![0-9A-Za-z]) | (?![0-9A-Za-z])|(?<=[A-Za-z]) (?=[
 def clean(text):
     r"""The text without what only dresses it: unicode signs become LaTeX ones, $, \left, \displaystyle, thin spaces and
     emphasis go, fractions are all \frac. Time is linear in the text."""
+    area = PLAIN_AREA.fullmatch(text.strip())
+    if area:
+        text = rf"{area[1]} \text{{{area[2]}}}{area[3]}"
     text = re.sub(f"[{SUPERSCRIPTS}]+", lambda run: "^{" + run[0].translate(RAISED) + "}", text)
     text = re.sub(f"[{SUBSCRIPTS}]+", lambda run: "_{" + run[0].translate(RAISED) + "}", text)
     text = text.translate(UNICODE)
@@ -713,8 +718,10 @@ class Reader:
             ends = "()"
         else:
             raise Unreadable
-        if opener in (r"\{", r"\lbrace") or opener == "{" and len(items) > 1:
+        if opener in (r"\{", r"\lbrace"):
             return Group("set", items)
+        if opener == "{" and len(items) > 1:  # braces that LaTeX does not print
+            return Group("list", items)
         if len(items) != 1:
             return Group("tuple", items, ends)
         item = items[0]
@@ -1481,7 +1488,7 @@ def parts_of(item):
     """The parts of a union, each element of a set for itself; a line without some points is the intervals between them."""
     if isinstance(item, Group) and item.kind == "union":
         return [part for inner in item.items for part in parts_of(inner)]
-    if isinstance(item, Group) and item.kind == "set" and len(item.items) > 1:
+    if isinstance(item, Group) and item.kind in ("set", "list") and len(item.items) > 1:
         return [Group("set", [member]) for member in item.items]
     if isinstance(item, Group) and item.kind == "minus":
         line, holes = item.items
@@ -1504,7 +1511,8 @@ def same_group(a, b):
     if kinds & {"union", "minus", "chain"}:
         if a.kind == b.kind in ("minus", "chain") and all(same(x, y) for x, y in zip(a.items, b.items)):
             return True
-        sets = [as_set(item) if item.kind in ("chain", "list") else item for item in (a, b)]
+        sets = [as_set(item) if item.kind == "chain" or item.kind == "list" and not isinstance(item.items[0], Quantity) else item
+                for item in (a, b)]
         if None in sets:
             return False
         one, other = map(parts_of, sets)
