@@ -12,9 +12,9 @@ Nothing here can hang: a tree's size is bounded by `survey` before anything in i
 `eval`, no `simplify`, no timer and no thread, and no call into sympy that computes.
 """
 
+import hashlib
 import math
 import re
-import zlib
 from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
@@ -31,10 +31,10 @@ MOST_TOKENS = 400
 DEEPEST = 40  # brackets within brackets
 LARGEST_RATIONAL = 60_000  # bits of a number that is computed, by the bounds of `survey`
 LARGEST = 1200  # |log2| of any other value that is computed
-LARGEST_VARIABLE = {False: 1.6, True: 4.6}  # |log2| at narrow points and at wide ones
+LARGEST_VARIABLE = 1.6, 4.6, 12  # |log2| at narrow, wide and far points
 MOST_WORK = 240  # nodes visited to evaluate all of an answer once, the terms of its sums counted
 MOST_TERMS = 24  # of a sum or product whose ends have variables
-MOST_STEPS = 2000  # of a comparison: pairs of parts that are compared, and points where they are
+MOST_STEPS = 1500  # of a comparison: pairs of parts that are compared, and points where they are
 MOST_STEPS_OF_VOTE = 60_000  # after which a vote compares the rest as they are written
 MOST_COMPARED = 200  # different strings of one vote that are compared with one another
 
@@ -122,7 +122,8 @@ CLOCK = re.compile(r"\b([aApP])\.m\b\.?")  # 3:30 p.m.
 PREFACE = re.compile(r"^ *(?:\\text(?:bf|rm|it)? ?\{ ?)?(?:the )?(?:final )?answer"
                      r"(?:(?: is:?|:) ?\}? ?(?=[^} ])| +(?=[^A-Za-z} ]))", re.IGNORECASE)
 PLAIN_AREA = re.compile(r"([0-9.,]+) ?([cdk]?m|ft|in)([²³])")  # 25m², where m is no variable
-OPTION = re.compile(r"(?:[Oo]ption |[Cc]hoice )?\(?([A-Z])(?:[.:]|\)\.?|\) +[0-9A-Za-z].*)?")  # (C) 12 is the option, not 12
+# (C) 12 is the option and not 12, but (A) and (B) are two
+OPTION = re.compile(r"(?:[Oo]ption |[Cc]hoice )?\(?([A-Z])(?:[.:]|\)\.?|\) +(?!.*\b(?:[A-Z]|and|or)\b)[0-9A-Za-z].*)?")
 LOOSE_SPACE = re.compile(r"(?<![0-9A-Za-z]) | (?![0-9A-Za-z])|(?<=[A-Za-z]) (?=[0-9])|(?<=[0-9]) (?=[A-Za-z])")
 
 
@@ -144,7 +145,7 @@ def clean(text):
     text = GROUPED_DIGITS.sub(lambda number: re.sub("[^0-9]", "", number[0]), text)
     text = text.replace(r"\!", "").replace(r"\,", " ").replace("{,}", ",")
     text = CHOOSE.sub(lambda pair: rf"\{'binom' if pair[2] == 'choose' else 'frac'}{{{pair[1]}}}{{{pair[3]}}}", text)
-    text = re.sub(r"\\(?:[dtcs]|nice)frac(?![A-Za-z])", r"\\frac", DRESS.sub(" ", text))
+    text = re.sub(r"\\(?:[dtcs]|nice)(frac|binom)(?![A-Za-z])", r"\\\1", DRESS.sub(" ", text))
     text = DEGREE.sub("°", TEMPERATURE.sub(r"\\text{degrees \1\2}", text))
     text = PREFACE.sub("", ORDINAL.sub(r"\1", CLOCK.sub(r"\1m", text)))
     text = UNIT_SIGN.sub(lambda sign: UNIT_NAMES[sign[1] or sign[2]], text)
@@ -177,23 +178,29 @@ class Quantity:
     rounding: Fraction = Fraction(0)  # half of the last place of a long decimal: 0.333333 is 1/3, but 0.3333 is not
 
     def __post_init__(self):
-        self.traits, self.known, self.work = set(), {}, 0
-        self.size(wide=False)
+        self.traits, self.sizes, self.values, self.work = set(), {}, {}, 0
+        self.size(0)
         self.marks = {t for t in self.traits if t in ("%", "°", "base")} | ({self.unit} if self.unit else set())
         self.variables = {t[1:] for t in self.traits if t[0] == "$"}
 
-    def size(self, wide):
-        """A bound of |log2| of its value at narrow or wide points, see `survey`; infinite if it is too large to compute."""
-        if wide not in self.known:
+    def size(self, reach):
+        """A bound of |log2| of its value at narrow (0), wide (1) or far points (2), see `survey`; infinite if it is too large to
+        compute."""
+        if reach not in self.sizes:
             try:
-                bits, magnitude, self.work = survey(self.tree, self.traits, LARGEST_VARIABLE[wide])
+                bits, magnitude, self.work = survey(self.tree, self.traits, LARGEST_VARIABLE[reach])
                 rational = not any(trait[0] == "$" or trait in ("irrational", "°") for trait in self.traits)
                 fits = max(bits, magnitude) <= LARGEST_RATIONAL if rational else magnitude <= LARGEST
-                self.known[wide] = magnitude if fits else math.inf
+                self.sizes[reach] = magnitude if fits else math.inf
                 self.work /= 8 if rational else 1  # computed once, in whole numbers
             except OverflowError:
-                self.known[wide] = math.inf
-        return self.known[wide]
+                self.sizes[reach] = math.inf
+        return self.sizes[reach]
+
+    @cached_property
+    def times_unit(self):
+        """Its product with the variable of its unit's name."""
+        return Quantity(product([self.tree, sp.Symbol(self.unit)]))
 
     @property
     def said(self):
@@ -203,8 +210,8 @@ class Quantity:
 
 @dataclass(eq=False)
 class Group:
-    """kind: tuple, list (bare, with commas or "and"), ratio (of three or more), set, union, matrix (items are rows, of kind
-    tuple), minus (of two sets) or chain (of two inequalities). ends: the brackets of a tuple, as in "(]"."""
+    """kind: tuple, list (bare, with commas or "and"), ratio (three or more, each divided by the first), set, union, matrix
+    (items are rows, of kind tuple), minus (of two sets) or chain (of two inequalities). ends: a tuple's brackets, as "(]"."""
 
     kind: str
     items: list
@@ -462,7 +469,7 @@ class Reader:
             while self.take(":"):
                 parts.append(self.total())
             if len(parts) > 2:
-                return Group("ratio", [self.counted(Quantity(as_tree(part))) for part in parts])
+                return Group("ratio", [self.counted(Quantity(quotient(as_tree(part), as_tree(tree)))) for part in parts])
             tree = quotient(*map(as_tree, parts))
         if isinstance(tree, Group):
             return tree
@@ -599,8 +606,8 @@ class Reader:
         whole = self.tokens[self.at - 1][0] == "number" and isinstance(before, sp.Integer)
         if kind == "number":
             if not (whole and self.peek(1) == ("sign", "/") and self.peek(2)[0] == "number"):
-                factor = self.factor()
-                if self.tokens[self.at - 2][0] == "number" or not isinstance(before, sp.Basic):
+                start, factor = self.at, self.factor()
+                if self.at == start + 1 and self.tokens[start - 1][0] == "number" or not isinstance(before, sp.Basic):
                     raise Unreadable
                 return factor
             top = number(string)
@@ -808,7 +815,7 @@ class Reader:
                 degree = self.group_of("]")
                 return APPLIED["root"](as_tree(self.argument()), degree)
             return power(as_tree(self.atom()), sp.S.Half)
-        if name in ("binom", "dbinom", "tbinom"):
+        if name == "binom":
             return sp.binomial(as_tree(self.argument()), as_tree(self.argument()), evaluate=False)
         if name in FUNCTIONS or name in LOGARITHMS or name in ("exp", "abs"):
             return self.function(name)
@@ -881,6 +888,8 @@ class Reader:
             raise Unreadable
         body = as_tree(self.term())
         self.i = outer
+        if any(start.left.tree.name in symbol.name.partition("_")[2] for symbol in body.free_symbols):  # x_k
+            raise Unreadable
         return APPLIED[name](body, start.left.tree, as_tree(start.right), end)
 
 
@@ -1012,6 +1021,20 @@ class Exact:
         return Fraction(math.ceil(value))
 
 
+NEAR, ALL = 11, 15  # wide points, without and with the far ones
+
+
+@lru_cache(maxsize=65536)
+def draw_of(index, name):
+    return int.from_bytes(hashlib.blake2b(f"{index} {name}".encode("utf-8", "replace"), digest_size=4).digest(), "big")
+
+
+@lru_cache(maxsize=4096)
+def turns_of(name):
+    """The order in which a variable takes the scales and signs, or whole numbers, of the near points: another for each name."""
+    return sorted(range(NEAR), key=lambda turn: draw_of(turn, name))
+
+
 class Point:
     """Evaluates trees at one point in the numbers of a context (fp: floats; PRECISE: 50 digits or more; Exact) -> (value, bound
     of its error), where each step is taken to lose a part `loss` of its value. marked: % is 1/100, ° is pi/180 and 12_3 is five;
@@ -1108,13 +1131,16 @@ class Point:
             return self.context.mpf(1) / (100 if self.marked else 1)
         if name == "°":
             return self.context.pi / 180 if self.marked else self.context.mpf(1)
-        draw = zlib.crc32(name.encode("utf-8", "replace"))
-        turn = (draw + self.index * (1 + draw // 11 % 10)) % 11  # every variable takes the same eleven, in its own order
-        if name in self.place.whole:
-            return self.context.mpf(2 + turn)
-        value = self.context.mpf(2**19 + zlib.crc32(f"{self.index} {name}".encode("utf-8", "replace")) % 2**20) / 2**19
-        value = value * 2 ** (turn // 2) / 4 if self.place.wide else value  # before it between 1 and 3
-        return -value if turn % 2 and name not in self.place.positive else value
+        draw = draw_of(self.index, name)
+        if self.index >= NEAR:  # one of two far points, with either sign
+            value, turn = self.context.mpf((32, 2048)[(self.index - NEAR) // 2] * (1 + draw % 1000 / 1000) // 1), self.index
+        else:
+            turn = turns_of(name)[self.index]
+            if name in self.place.whole:
+                return self.context.mpf(2 + turn)
+            value = self.context.mpf(2**19 + draw % 2**20) / 2**19  # between 1 and 3
+            value = value * 2 ** (turn // 2) / 4 if self.place.wide else value
+        return -value if turn % 2 and name not in self.place.positive | self.place.whole else value
 
     def series(self, name, body, index, start, end):
         fixed = start.is_Integer and end.is_Integer
@@ -1138,7 +1164,7 @@ FAILURES = (ArithmeticError, ValueError, TypeError, KeyError, AttributeError, No
 def value_at(quantity, context, place, index, marked):
     """(value, bound of its error) of a quantity at a point; None where it has none, as 1/0, or is too large for the context."""
     key = context, place, index, marked
-    if key not in quantity.known:
+    if key not in quantity.values:
         if context is PRECISE:
             if quantity.size(place.wide) > LARGEST:
                 return None
@@ -1146,16 +1172,16 @@ def value_at(quantity, context, place, index, marked):
         try:
             value, error = Point(context, place, index, marked)(quantity.tree)
             # Where no digit is left, as at tan(pi/2), there is no value
-            quantity.known[key] = None if error and error > 1e-3 * max(1, abs(value)) else (value, error)
+            quantity.values[key] = None if error and error > 1e-3 * max(1, abs(value)) else (value, error)
         except FAILURES:
-            quantity.known[key] = None
-    return quantity.known[key]
+            quantity.values[key] = None
+    return quantity.values[key]
 
 
 class Place(NamedTuple):
     """Where quantities are compared. positive: the variables that must be, since they stand in roots and logarithms, whose
     branches nobody means. whole: those that are whole numbers, from 2 to 12. wide: whether the others are between 1/4 and
-    24, so that signs and steps are met, or between 1 and 3."""
+    24, so that signs and steps are met, or between 1 and 3. Where it can be computed, some points are far: up to 4,096."""
 
     positive: frozenset = frozenset()
     whole: frozenset = frozenset()
@@ -1202,12 +1228,16 @@ def computable(a, b):
 def points(a, b, context, marked_a=True, marked_b=True):
     """Pairs of values of two quantities at seeded points, as (value of a, of b, error), where both have one."""
     place = Comparison.place
-    count = 1 if not (a.variables or b.variables) else 11 if place.wide else 3
+    count = 1 if not (a.variables or b.variables) else 3
+    if count > 1 and place.wide:
+        count = ALL if max(a.size(2), b.size(2)) < LARGEST else NEAR
     for index in range(min(count, 2) if context is PRECISE else count):
         Comparison.steps -= 1
         one = value_at(a, context, place, index, marked_a)
         other = value_at(b, context, place, index, marked_b)
         if one and other:
+            if context is PRECISE:
+                PRECISE.prec = 170 + int(max(a.size(place.wide), b.size(place.wide)))
             yield one[0], other[0], one[1] + other[1]
 
 
@@ -1331,7 +1361,7 @@ def same(a, b):
 def same_quantity(a, b):
     if a.said and a.said == b.said:
         return True
-    if a.word.isupper() and b.word.isupper():  # HHT is not THH
+    if a.word.isupper() and b.word.isupper() and (len(a.word) > 2 or {*a.word} <= {*"IVX"}):  # HHT is not THH, IV is not VI
         return a.word == b.word
     if bool(a.marks) == bool(b.marks):
         return a.unit == b.unit and same_value(a, b)
@@ -1339,7 +1369,7 @@ def same_quantity(a, b):
     if same_value(marked, bare, False, False):
         return True
     if marked.unit in bare.variables:  # 5 m, read as a product, and 5\text{ m}
-        return same_value(Quantity(product([marked.tree, sp.Symbol(marked.unit)])), bare)
+        return same_value(marked.times_unit, bare)
     return not marked.unit and same_value(marked, bare)
 
 
@@ -1445,7 +1475,7 @@ def as_set(item):
     if not isinstance(item, Relation):
         return None
     if item.sign == "∈":
-        return item.right
+        return item.right if is_name(item.left) else None
     if item.sign == "=" or is_name(item.left) == is_name(item.right):
         return Group("set", [assigned(item)]) if item.sign == "=" and assigned(item) is not None else None
     if item.sign == "≠":
@@ -1506,10 +1536,8 @@ def parts_of(item):
 
 def same_group(a, b):
     kinds = {a.kind, b.kind}
-    if kinds == {"ratio"}:  # 3:4:5 is 6:8:10
-        return len(a.items) == len(b.items) and all(same_value(*(
-            Quantity(product([items[i].tree, others[0].tree])) for items, others in ((a.items, b.items), (b.items, a.items))))
-            for i in range(len(a.items)))
+    if kinds == {"ratio"}:
+        return same_sequence(a.items, b.items)
     if kinds & {"union", "minus", "chain"}:
         if a.kind == b.kind in ("minus", "chain") and all(same(x, y) for x, y in zip(a.items, b.items)):
             return True

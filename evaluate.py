@@ -153,9 +153,9 @@ def question_of(row, benchmark, place):
     if not isinstance(text, str) or not text.strip() or answer is None:
         raise ValueError(f"{place} needs the keys {' or '.join(benchmark.question)}, and {' or '.join(benchmark.answer)}")
     try:
-        text.encode()
+        (text + str(row.get(options))).encode()
     except UnicodeEncodeError:
-        raise ValueError(f"{place} has a question that is not Unicode (half of a surrogate pair)") from None
+        raise ValueError(f"{place} holds text that is not Unicode (half of a surrogate pair)") from None
     if options is None:
         if benchmark.grading == "option":
             raise ValueError(f"{place} needs the key {' or '.join(benchmark.options)}")
@@ -207,10 +207,10 @@ def benchmark_files(names, folder):
                            f"split='{split}').to_json('{goal}')\"")
     if missing:
         raise FileNotFoundError("\n".join(missing))
-    from huggingface_hub import hf_hub_download
-
     for name in names:
         if not files[name]:
+            from huggingface_hub import hf_hub_download
+
             hub = BENCHMARKS[name].hub
             try:
                 files[name] = Path(hf_hub_download(hub, BENCHMARKS[name].hub_file, repo_type="dataset"))
@@ -224,9 +224,11 @@ def benchmark_files(names, folder):
 # ---- grading
 
 LETTER = re.compile(r"\W*(?:(?:the )?(?:correct |right |final )?(?:answer|option|choice)(?: is)?)?\W*([A-Z])\W*", re.IGNORECASE)
-# a letter before what it stands for: (C) 12 m, C. 12 m, (c) 12 m; group 3 is the rest
-LETTER_AND_TEXT = re.compile(r"[\s*]*(?:[Oo]ption |[Cc]hoice )?(?:([A-Z])[.):,]|\(([A-Za-z])\)[.:,]?)\s+(.*)", re.DOTALL)
-ANOTHER_LETTER = re.compile(r"(?:(?:and|or|,|&)\s*)?\(?\b[A-Z]\b\)?\W*$|\b[A-Z][.):]\s")
+# a letter before what it stands for: (C) 12 m, C. 12 m, (c) 12 m, C - 12 m; without a sign, C 12 m, it may be an article
+LETTER_AND_TEXT = re.compile(r"[\s*]*(?:[Oo]ption |[Cc]hoice )?(?:(?P<letter>[A-Z])(?P<sign>\)|[.:,](?=\s)|\s-(?=\s)|(?=\s))"
+                             r"|\((?P<bracketed>[A-Za-z])\)[.:,]?)\s*(?P<rest>.+)", re.DOTALL)
+# it is followed by a second one: (A) and (B), A: this. B: that
+ANOTHER_LETTER = r"(?:^|\band\b|\bor\b|[,&/])\s*\(?[{0}]\b\)?\W*$|\b[{0}][.):]\s"
 
 
 def extract(text, grading, options=()):
@@ -241,30 +243,30 @@ def letter_of(box, options):
     options = dict(zip(ascii_uppercase, options))
     plain = without_commands(box)
     alone = LETTER.fullmatch(plain)
-    if alone:
-        return alone[1].upper() if alone[1].upper() in options else None
+    if alone and alone[1].upper() in options:
+        return alone[1].upper()
     same = [letter for letter, option in options.items()
             if same_answer(option, box) or written_form(option) == written_form(plain)]
     if len(same) == 1:
         return same[0]
     before = LETTER_AND_TEXT.fullmatch(plain)
-    letter = (before[1] or before[2]).upper() if before else None
+    letter = (before["letter"] or before["bracketed"]).upper() if before else None
     if letter not in options:
         return None
-    own = written_form(before[3]) == written_form(without_commands(options[letter]))
-    return letter if own or not ANOTHER_LETTER.search(before[3]) else None
+    own = written_form(before["rest"]) == written_form(without_commands(options[letter]))
+    one = (before["sign"] or before["bracketed"]) and not re.search(ANOTHER_LETTER.format("".join(options)), before["rest"])
+    return letter if own or one else None
 
 
 def without_commands(text):
-    return re.sub(r"\\[a-zA-Z]+ ?|[{}$\\]", " ", text).strip()
+    return re.sub(r"\\(?:[a-zA-Z]+ ?|[,;:! ])|[{}$\\]", " ", text).strip()
 
 
 def text_form(answer):
     r"""What a text is compared by: as it is written, without \texttt and the brackets or quotes around all of it."""
     text = re.sub(r"\\texttt ?\{([^{}]*)\}", r"\1", answer).replace(r"\_", "_").strip()
-    while len(text) > 1 and text[0] + text[-1] in ("()", "[]", "\'\'", '""'):
-        text = text[1:-1].strip()
-    return written_form(text)
+    inside = re.fullmatch(r"""\(([^()]+)\)|\[([^\[\]]+)\]|'([^']+)'|"([^"]+)\"""", text)
+    return written_form(inside[inside.lastindex].strip() if inside else text)
 
 
 def is_right(answer, gold, grading):
@@ -349,13 +351,15 @@ def ask(sampler, name, questions, samples, max_tokens, seed, folder):
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     file, n = folder / f"{name}.jsonl", max(samples, 1)
     asked = [None]
-    if rank == 0:  # what it sees counts: others may look later
-        old = {} if file.exists() else finished(folder, name)
-        asked = [[] if file.exists() else [i for i in range(len(questions)) if any((i, j) not in old for j in range(n))]]
+    if rank == 0 and file.exists():
+        remove_parts(folder, name)
+    elif rank == 0:  # what it sees counts: others may look later
+        old = finished(folder, name)
+        asked = [[i for i in range(len(questions)) if any((i, j) not in old for j in range(n))]]
     if dist.is_initialized():
         dist.broadcast_object_list(asked)
     asked, = asked
-    if not asked and file.exists():
+    if asked is None:
         return
     own, right = 0, 0
     pause = 0.1 if sys.stderr.isatty() else 30
@@ -389,12 +393,16 @@ def ask(sampler, name, questions, samples, max_tokens, seed, folder):
     if rank == 0:
         rows = finished(folder, name)
         write_lines(file, [rows[place] for place in sorted(rows)])
-        for part in part_files(folder, name):
-            part.unlink(missing_ok=True)
+        remove_parts(folder, name)
 
 
 def part_files(folder, name):
     return sorted(folder.glob(f"{glob.escape(name)}.part*.jsonl"))
+
+
+def remove_parts(folder, name):
+    for part in part_files(folder, name):
+        part.unlink(missing_ok=True)
 
 
 def finished(folder, name):
@@ -437,7 +445,7 @@ def table(results, paper):
     def in_paper(*names):
         if not paper:
             return []
-        values = [PAPER[paper].get(name) for name in names]
+        values = [PAPER[paper].get(name) if results[name]["of_paper"] else None for name in names]
         return ["-" if None in values else f"{np.mean(values):.2f}"]
 
     rows = [["benchmark", "questions", "how", "right", "pass@k", "majority@k", "no answer", "cut off", "tokens",
@@ -445,7 +453,7 @@ def table(results, paper):
     for name, result in results.items():
         k, count = result["samples"], result["questions"]
         passed = max((key for key in result if key.startswith("pass@")), key=lambda key: int(key[5:]), default=None)
-        benchmark = BENCHMARKS.get(name, OWN)
+        benchmark = BENCHMARKS[name] if result["of_paper"] else OWN
         rows.append([benchmark.title or name, f"{count} of {benchmark.size}" if count < benchmark.size else str(count),
                      result["how"], percent(result["mean"]),
                      f"{percent(result[passed])} (k={passed[5:]})" if passed else "-",
@@ -518,7 +526,7 @@ def settings_of(args, tasks, folder):
         settings = read_json(folder / "settings.json")
     for name, (questions, samples, max_tokens) in tasks.items():
         digest = hashlib.sha256(json.dumps(questions).encode()).hexdigest()[:16]
-        new = {"questions": digest, "samples": samples, "max_tokens": max_tokens}
+        new = {"questions": digest, "samples": samples, "max_tokens": max_tokens, "of_paper": Path(args.data).is_dir()}
         old = settings["benchmarks"].setdefault(name, new)
         for key, ours, theirs in [("model", args.model, settings["model"]), ("seed", args.seed, settings["seed"]),
                                   *((key, new[key], old.get(key)) for key in new)]:
@@ -570,15 +578,16 @@ def report(folder):
     settings = read_json(folder / "settings.json")
     results = {}
     for name in names:
-        samples = settings["benchmarks"][name]["samples"]
-        results[name] = summary(read_lines(folder / f"{name}.jsonl")) | {"how": f"mean@{samples}" if samples else "greedy"}
+        how = settings["benchmarks"][name]
+        results[name] = summary(read_lines(folder / f"{name}.jsonl")) | {
+            "how": f"mean@{how['samples']}" if how["samples"] else "greedy", "of_paper": how["of_paper"]}
     write_whole(folder / "results.json", json.dumps(results, indent=2) + "\n")
     paper = row_of_paper(settings["model"])
     print(f"\n{settings['model']}\n\n{table(results, paper)}\n\npercent, +- 95 % intervals over questions"
           + (f"; paper: {paper} in arXiv 2508.05004" if paper else ""))
     for reason, count in compared_as_written.items():
         if reason != "unreadable":
-            print(f"{count} comparisons were decided by their writing: {reason}")
+            print(f"{count} of the comparisons of this process were decided by their writing: {reason}")
     print(f"every completion, and results.json, are in {folder}/")
 
 

@@ -441,12 +441,13 @@ class Sampler:
         count, alive = rows.count[slot_A].cpu().numpy(), rows.alive[slot_A].cpu().numpy()
         drawn = int((count - schedule.count[running]).sum())
         schedule.count[running] = count
+        ended = running[~alive]
+        if len(ended):
+            self._collect(ended, schedule, rows, done)  # before `watch`, which must not take a row that NaN ended
         if watch:
             for slot, tokens, more in zip(running, rows.token[slot_A].tolist(), alive):
                 watch(schedule.entry[slot][1][0], tokens[1:1 + schedule.count[slot]], not more)
-        ended = running[~alive]
         if len(ended):
-            self._collect(ended, schedule, rows, done)
             schedule.end(ended)
         return drawn
 

@@ -45,7 +45,8 @@ EQUAL = {
         (r"x=-1,\quad x=2", "2,-1"),
     ],
     "factorials and binomials": [
-        ("99!", "99!"), ("5!", "120"), (r"\frac{10!}{8!}", "90"), (r"\binom{10}{3}", "120"), (r"{10 \choose 3}", "120"),
+        (r"\frac{10!}{5!5!}", "252"), ("3!4!", "144"), ("99!", "99!"), ("5!", "120"), (r"\frac{10!}{8!}", "90"),
+        (r"\binom{10}{3}", "120"), (r"{10 \choose 3}", "120"),
         (r"\dbinom{5}{2}", "10"), ("100!/99!", "100"), (r"\frac{n!}{(n-2)!}", "n(n-1)"), (r"\binom{n}{2}", r"\frac{n(n-1)}{2}"),
         ("(n+1)!", "(n+1) n!"), ("0!", "1"),
     ],
@@ -216,7 +217,8 @@ EQUAL = {
         (r"\frac{x}{y}\cdot\frac{y}{z}", "x/z"), (r"\left|x\right|", "|x|"), (r"\lvert x \rvert", "|x|"),
     ],
     "words and options": [
-        (r"\textbf{(D) } 12", "D"), (r"\text{(D)}\ 12", "(D)"), ("B) 12", "B"), ("Option C", "C"), (r"\text{Option C}", "(C)"),
+        ("AB", "BA"), (r"\textbf{(D) } 12", "D"), (r"\text{(D)}\ 12", "(D)"), ("B) 12", "B"), ("Option C", "C"),
+        (r"\text{Option C}", "(C)"),
         ("HHT", "HHT"), (r"\text{HHT}", "HHT"),
         (r"\text{5}", "5"), (r"\mathrm{yes}", "yes"), (r"\text{ yes}", "yes"), (r"\text{(A)}", "(A)"), ("café", "café"),
         (r"a\;b\:c", "abc"), (r"\text {yes}", "yes"), ("sqrt(2)", r"\sqrt{2}"), ("2*sqrt(3)", r"2\sqrt{3}"),
@@ -267,6 +269,10 @@ UNEQUAL = {
         (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{pmatrix}1&3\\2&4\end{pmatrix}"),
     ],
     "more of all kinds": [
+        (r"\binom{n}{k}", r"\binom{k}{n}"), ("x_1!", "x_2!"), (r"\frac{n!}{d!}", "1"), (r"\binom{k}{K}", "1"),
+        ("|x_1x_2|", "x_1x_2"), (r"|h\delta|", r"h\delta"),
+        ("|x_1|+|x_2|", "|x_1+x_2|"), ("(-1)^{x_1}", "(-1)^{x_2}"), (r"\lfloor n/15\rfloor", "0"), ("|x-30|", "30-x"),
+        ("|n-100|", "100-n"), (r"\sum_{i=1}^{n} x_i", "n x_i"), (r"-x \in [-2,7]", r"x\in[-2,7]"),
         (r"\lfloor\frac{2 n-1}{5}\rfloor", r"\lfloor\frac{2n}{5}\rfloor"), (r"\lfloor k/4\rfloor", r"\lfloor (k+1)/4\rfloor"),
         (r"\lfloor\log_2 n\rfloor+1", r"\lceil\log_2 n\rceil"), (r"\lfloor x\rfloor", "x"),
         (r"\lfloor x\rfloor", r"\lceil x\rceil"),
@@ -324,6 +330,7 @@ UNEQUAL = {
         (r"\frac{1}{x+1}", r"\frac1x+1"),
     ],
     "words and options": [
+        (r"\text{(A) and (C)}", "A"), ("(A) 5, (B) 6", "A"), ("(A) B", "A"),
         ("HHT", "THH"), ("IV", "VI"), (r"\textbf{(D) } 12", "C"), (r"\int_0^T f dt", r"\int_0^t f dt"),
         ("5", "five"), ("inf", "-inf"), ("nan", "0"), (r"\leftarrow", "arrow"), ("A", "B"), ("(A)", "(B)"), ("yes", "no"),
         (r"\text{east}", r"\text{west}"), (r"\text{none}", "0"), (r"\text{no}", r"\text{not}"), ("C", "c"),

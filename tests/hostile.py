@@ -104,6 +104,8 @@ HOSTILE = {
     "a list of equations": (",".join(f"x+{i}y=1" for i in range(31)), ",".join(f"x+{i}y=1" for i in range(30, -1, -1))),
     "a list of conditions": (",".join(rf"x \ne \sqrt{i}" for i in range(31)),
                              ",".join(rf"x \ne \sqrt{i}" for i in range(30, -1, -1))),
+    "a list of ratios": (",".join(rf"\arccos(x+i{i}):x:1" for i in range(16)),
+                         ",".join(rf"\arccos(x+i{i})+0:x:1" for i in range(15, -1, -1))),
     "a list of chains": (",".join(f"{i}<x<99" for i in range(31)), ",".join(f"{i}<x<99" for i in range(30, -1, -1))),
     "a set of sines": (r"\{" + ",".join(rf"\sin({i}x)" for i in range(31)) + r"\}",
                        r"\{" + ",".join(rf"\sin({i}x)" for i in range(31, 0, -1)) + r"\}"),

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mpmath import fp
 
-from answers import PRECISE, Place, compared_as_written, extract_boxed, majority, read, readings, same_answer, value_at
+from answers import PRECISE, Place, compared_as_written, extract_boxed, majority, read, readings, same_answer, turns_of, value_at
 
 MB = 1_000_000
 
@@ -141,6 +141,13 @@ def test_points_agree_with_sympy():
         for context in (PRECISE,) if name in ("arcsinh", "arccosh", "arctanh") else (PRECISE, fp):  # mpmath's fp lacks these
             value, _ = value_at(quantity, context, Place(), 0, True)
             assert abs(complex(value) - complex(quantity.tree.doit().evalf(30))) < 1e-14, name
+
+
+def test_each_variable_has_an_order_of_its_own():
+    """A regression: by a checksum n and k had the same, and so were the same number at all points."""
+    names = [*"abcdfghjklmnopqrstuvwxyzABCDFGHKLMNPQRSTVWXYZ", *(f"{x}_{i}" for x in "axn" for i in range(5))]
+    for a, b in itertools.combinations(names, 2):
+        assert sum(one != other for one, other in zip(turns_of(a), turns_of(b))) >= 5
 
 
 def seconds(function, *args, limit=0.0):

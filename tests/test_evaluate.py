@@ -170,6 +170,7 @@ def test_math_verify_agrees():
     ("12", None), ("a", "A"), ("C. 12 m", "C"), ("C, 12 m", "C"), ("(c) 12 stars", "C"), ("(C) (12 stars)", "C"),
     (r"\bf C", "C"), (r"\textbf C", "C"), ("The answer is C", "C"), ("The correct option is (C).", "C"),
     (r"\text{The Sun.}", "B"),
+    ("C - 12 m", "C"), ("C)12 m", "C"), ("C 12 stars", "C"), ("C 12 m", None), (r"C.\ 12\,V", "C"),
     ("A. and C.", None), ("A: the moon. B: the sun", None), ("(A) and (B)", None), ("A and B", None), ("E. the sun", None),
 ])
 def test_options(box, letter):
@@ -180,6 +181,8 @@ def test_options(box, letter):
 def test_a_letter_goes_before_a_text_of_one_letter():
     assert extract(r"\boxed{A}", "option", ("v", "c", "b", "a")) == "A"
     assert extract(r"\boxed{D}", "option", ("Vitamin A", "D", "C", "K")) == "D"
+    assert extract(r"\boxed{K}", "option", ("N", "P", "K", "S")) == "C" and extract(r"\boxed{v}", "option", ("u", "v")) == "B"
+    assert extract(r"\boxed{(B) 12 V}", "option", ("1 volt", "12 volts")) == "B"
     assert extract(r"\boxed{\frac12}", "option", (r"$\frac{1}{2}$", "2")) == "A"
     assert extract(r"\boxed{12}", "option", ("12 cm", "13 cm")) == "A"
 
@@ -194,7 +197,7 @@ def test_nothing_is_guessed():
     (r"\text{yes, no}", "yes, no", True), ("(A)", "A", True), ("A", "(A)", True), ("[thursday]", "thursday", True),
     ("156", "156.0", True), ("0,0,1", "1,0,0", False), ("01-09-2016", "01-08-2015", False), ("**proved**", "proved", True),
     ("[135.0]", "135", True), ("'proved'", "proved", True), (r"\texttt{proved}", "proved", True), (r"x\_y", "x_y", True),
-    ("1,194", "1194", True), ("f(x", "f(x)", False),
+    ("1,194", "1194", True), ("()", "[]", False), ("f(x", "f(x)", False),
 ])
 def test_texts_are_compared_as_written(said, gold, right):
     assert is_right(said, gold, "text") is right
@@ -232,14 +235,14 @@ def test_summary():
 
 
 def test_table_is_in_the_order_of_the_paper_with_its_row_beside():
-    results = {name: module.summary(rows(["1", "1"], ["1", "2"])) | {"how": "greedy"} for name in BENCHMARKS}
+    results = {name: module.summary(rows(["1", "1"], ["1", "2"])) | {"how": "greedy", "of_paper": True} for name in BENCHMARKS}
     lines = module.table(results, "Qwen3-4B-Base").split("\n")
     assert [line.split()[0] for line in lines[1:-2]] == ["AMC", "Minerva", "MATH", "GSM8K", "Olympiad", "AIME25", "AIME24",
                                                          "SuperGPQA", "MMLU-Pro", "BBEH"]
     assert "50.0 +- 98.0" in lines[1] and lines[1].endswith("45.70") and lines[10].endswith("7.57")
     assert lines[11].startswith("math average") and lines[11].endswith("42.57")
     assert "2 of 40" in lines[1]  # a part of the set does not stand beside the paper's number unmarked
-    assert "nan" not in module.table(results | {"own": results["amc23"]}, "Qwen3-8B-Base")
+    assert "nan" not in module.table(results | {"own": results["amc23"] | {"of_paper": False}}, "Qwen3-8B-Base")
     assert "paper" not in module.table(results, None)
 
 
