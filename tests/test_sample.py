@@ -309,14 +309,18 @@ def test_bad_calls(model):
 
 
 def test_nan_names_the_row(model):
-    """Token 45's embedding is NaN, which only the third prompt contains."""
+    """Token 45's embedding is NaN, which only the third prompt contains. `watch` is not shown its rows as ended: who keeps
+    completions as they end would keep them."""
     broken = Transformer(model.config)
     broken.load_state_dict(model.state_dict())
     with torch.no_grad():
         broken.lm_head = torch.nn.Linear(32, 50, bias=False)
         broken.embed_tokens.weight[45] = torch.nan
+    ended = []
     with pytest.raises(FloatingPointError, match="row [45]$"):
-        Sampler(broken, STOPS).generate([[1], [2], [45, 2]], n=2, max_tokens=3)
+        Sampler(broken, STOPS).generate([[1], [2], [45, 2]], n=2, max_tokens=3,
+                                        watch=lambda i, j, tokens, end: ended.append(i) if end else None)
+    assert 2 not in ended
 
 
 def _sample(rank, world, few):
