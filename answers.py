@@ -1231,6 +1231,7 @@ def points(a, b, context, marked_a=True, marked_b=True):
     count = 1 if not (a.variables or b.variables) else 3
     if count > 1 and place.wide:
         count = ALL if max(a.size(2), b.size(2)) < LARGEST else NEAR
+        count = min(count, max(3, int(1200 / (a.work + b.work))))  # of long sums only a few
     for index in range(min(count, 2) if context is PRECISE else count):
         Comparison.steps -= 1
         one = value_at(a, context, place, index, marked_a)
@@ -1319,7 +1320,8 @@ def same_answer(a, b):
     """Whether two strings are one answer. Symmetric, deterministic, never raises.
 
     A unit, percent sign, degree sign or base that one side lacks is not missed, and so it is not transitive: 50% is 0.5 and 50.
-    Texts of up to 2,000 characters are read, in some 20 ms at most; longer ones are compared as they are written, in linear time.
+    Texts of up to 2,000 characters are read, mostly within 0.1 ms, in some 50 at most; longer ones are compared as they are
+    written, in linear time.
     """
     Comparison.steps = MOST_STEPS
     if a == b:
