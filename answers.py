@@ -1253,12 +1253,13 @@ def contexts(a, b):
 def read(cleaned):
     """What a cleaned text says: a Quantity, Group or Relation, or a string, as it is written, if it cannot be read."""
     try:
-        prose = UNWRAP.sub(r"\1", cleaned).lower()
+        unwrapped = UNWRAP.sub(r"\1", cleaned)
+        prose = unwrapped.lower()
         words = re.findall("[a-z]+", prose) if WORDS.fullmatch(prose) else []
         longer = [word for word in words if len(word) > 1 and not {word, word.removesuffix("x")} & (NAMED.keys() | {"and", "or"})]
         if prose in PHRASES:
             return read(PHRASES[prose])
-        if digits := LETTERED_DIGITS.fullmatch(UNWRAP.sub(r"\1", cleaned)):
+        if digits := LETTERED_DIGITS.fullmatch(unwrapped):
             return Quantity(sp.Integer(int(digits[1], int(digits[2]))))
         if len(longer) > 1 or any(len(word) > 3 for word in longer):
             parts = re.split(" (?:and|or) ", " ".join(words))
@@ -1574,11 +1575,16 @@ def same_group(a, b):
         return False
     left = [*b.items]  # two lists: in any order, each item as often
     for x in a.items:
-        i = next((i for i, y in enumerate(left) if same(x, y)), None)
+        i = index_of(x, left)
         if i is None:
             return False
         del left[i]
     return not left
+
+
+def index_of(x, items):
+    """Where the first item stands that is the same as x; None if none is."""
+    return next((i for i, y in enumerate(items) if same(x, y)), None)
 
 
 def has_names(items):
@@ -1595,7 +1601,7 @@ def same_members(a, b):
     """Whether each item is one of the others'."""
     met = set()
     for x in a:
-        i = next((i for i, y in enumerate(b) if same(x, y)), None)
+        i = index_of(x, b)
         if i is None:
             return False
         met.add(i)
