@@ -34,8 +34,9 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 from answers import compared_as_written, extract_boxed, majority, same_answer, written_form
-from model import MATH_INSTRUCTION, Tokenizer, compute_dtype, load, read_json, read_lines, write_lines, write_whole
-from sample import Sampler, start_processes
+from common import compute_dtype, read_json, read_lines, start_processes, write_lines, write_whole
+from model import MATH_INSTRUCTION, Tokenizer, load
+from sample import Sampler
 
 SOLVER_SYSTEM = MATH_INSTRUCTION  # the Solver is evaluated with the prompt it is trained with
 

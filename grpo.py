@@ -35,8 +35,9 @@ from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, Offlo
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 
+from common import barrier, compute_dtype, wait
 from kernels.logprob import chunk_tokens, linear_logprob
-from model import Transformer, compute_dtype
+from model import Transformer
 
 
 def group_advantages(rewards_GN, eps=1e-6):
@@ -200,18 +201,6 @@ def quickest(call, device, rounds, repeat=1):
         wait(device)
         seconds.append((time.perf_counter() - start) / repeat)
     return min(seconds)
-
-
-def wait(device):
-    """Until the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def barrier():
-    """All processes wait until what rank 0 wrote is there."""
-    if dist.is_initialized():
-        dist.barrier()
 
 
 def training_memory(config, tokens, devices, dtype, sharded, activation_checkpointing=False, reference_on_host=False,

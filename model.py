@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer as HFTokenizer
 from torch import nn
 
+from common import read_json
 from kernels.write import norm_rotate
 
 # The usual instruction of Qwen's chat format for mathematics.
@@ -262,38 +263,6 @@ def resolve(path, files=("*.json", "*.safetensors", "*.txt", "*.jinja")):
     except Exception as error:  # the Hub's own errors share no base class with those of the connection
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise FileNotFoundError(f"no folder {str(path)!r}, and the Hub did not give it: {reason}") from None
-
-
-def compute_dtype(device):
-    """The dtype that models are sampled and trained in: bf16 on CUDA, fp32 elsewhere."""
-    return torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
-
-
-def read_json(file):
-    """The JSON object in `file`. Raises ValueError."""
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:  # not JSON, or not UTF-8
-        raise ValueError(f"{file} is not valid JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{file} does not hold a JSON object")
-    return value
-
-
-def write_whole(path, text):
-    """Writes a text file that appears whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-
-
-def write_lines(path, objects):
-    """Writes JSON objects, one a line, by `write_whole`."""
-    write_whole(path, "".join(json.dumps(x) + "\n" for x in objects))
-
-
-def read_lines(path):
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line] if path.exists() else []
 
 
 def read_config(path):

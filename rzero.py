@@ -42,10 +42,20 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 from answers import extract_boxed, majority, same_answer
+from common import (
+    barrier,
+    compute_dtype,
+    free_memory,
+    read_json,
+    read_lines,
+    start_processes,
+    write_lines,
+    write_whole,
+)
 from evaluate import SOLVER_SYSTEM, evaluate, mean_and_ci, read_questions
-from grpo import Rollout, Trainer, barrier, copy_rate, copy_weights, group_advantages, matmul_rate, training_memory
-from model import Tokenizer, compute_dtype, load, read_config, read_json, read_lines, resolve, save, write_lines, write_whole
-from sample import PagedCache, Sampler, free_memory, start_processes
+from grpo import Rollout, Trainer, copy_rate, copy_weights, group_advantages, matmul_rate, training_memory
+from model import Tokenizer, load, read_config, resolve, save
+from sample import PagedCache, Sampler
 from tiny.task import solve
 
 CHALLENGER_SYSTEM = """\

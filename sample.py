@@ -14,21 +14,20 @@ row's table, V vocabulary.
 
 import argparse
 import hashlib
-import os
 import sys
 from collections import deque
 from dataclasses import dataclass, field
-from datetime import timedelta
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
+from common import compute_dtype, free_memory
 from kernels.attention import paged_attention
 from kernels.draw import draw
 from kernels.write import write_pages
-from model import MATH_INSTRUCTION, Tokenizer, causal_attention, compute_dtype, load
+from model import MATH_INSTRUCTION, Tokenizer, causal_attention, load
 
 PREFILL_TOKENS = 4096  # the most prompt tokens computed between two looks, so that decoding rows never wait long
 LADDER = [1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096]  # graphs' batch sizes
@@ -464,19 +463,6 @@ class Sampler:
             done[row] = Completion(token[i, 1:c + 1].tolist(), logprob[i, :c].tolist(), stopped[i], full[i, :c].tolist())
 
 
-def start_processes(alone=True):
-    """Joins the processes of torchrun. A single process on CUDA makes a group of its own if `alone`, for training: there FSDP
-    is what computes in bf16."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    if world == 1 and not (alone and torch.cuda.is_available()):
-        return
-    place = {} if world > 1 else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
-    # processes sample for hours between two meetings; the default limit is ten minutes
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(hours=12), **place)
-
-
 def group_rows(prompts, n, limits):
     """`Group`s of the rows with equal prompts; row i * n + j is completion j of prompt i."""
     groups = {}
@@ -521,19 +507,6 @@ def unpack(packed):
     for i, row in enumerate(rows):
         tokens, logprobs, full_logprobs = (x[ends[i] - lengths[i]:ends[i]].tolist() for x in arrays)
         yield row, Completion(tokens, logprobs, finished[i], full_logprobs)
-
-
-def free_memory(device):
-    """Bytes that this process may still take on the device."""
-    if device.type == "cuda":
-        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + unused
-    try:
-        with open("/proc/meminfo") as file:
-            available = next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
-    except OSError:  # not Linux: half of what the machine has
-        available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    return available // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 class Stream:

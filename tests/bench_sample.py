@@ -26,8 +26,9 @@ from tqdm import tqdm
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from common import wait
 from evaluate import SOLVER_SYSTEM, read_questions
-from grpo import copy_rate, matmul_rate, wait
+from grpo import copy_rate, matmul_rate
 from kernels.attention import paged_attention_triton
 from kernels.draw import draw_triton
 from model import ModelConfig, Tokenizer, Transformer, load

@@ -1,0 +1,148 @@
+"""What every room needs and no reader needs to know: files that appear whole, settings from a command line, processes and
+devices."""
+
+import argparse
+import difflib
+import inspect
+import json
+import os
+import re
+from dataclasses import fields
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+# ---- files
+
+
+def write_whole(path, text):
+    """Writes a text file that appears whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def write_lines(path, objects):
+    """Writes JSON objects, one a line, by `write_whole`."""
+    write_whole(path, "".join(json.dumps(x) + "\n" for x in objects))
+
+
+def read_lines(path):
+    """The JSON objects of a file that holds one a line; none if there is no such file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line] if path.exists() else []
+
+
+def read_json(file):
+    """The JSON object in `file`. Raises ValueError."""
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise ValueError(f"{file} is not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{file} does not hold a JSON object")
+    return value
+
+
+# ---- settings
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that says what is wrong in one line."""
+
+    def __init__(self, prog, description, **more):
+        super().__init__(prog=prog, description=description, allow_abbrev=False,
+                         formatter_class=argparse.RawDescriptionHelpFormatter, **more)
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def boolean(text):
+    if text not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return text == "true"
+
+
+def comments_of(settings):
+    """{field: the comment behind it} of a dataclass of settings and those that it extends."""
+    lines = "\n".join(inspect.getsource(c) for c in settings.__mro__[:-1])
+    return dict(re.findall(r"^    (\w+): .*?  # (.+)$", lines, re.MULTILINE))
+
+
+def add_settings(parser, settings):
+    """Gives the parser an option for each field of a dataclass of settings."""
+    comments = comments_of(settings)
+    for f in fields(settings):
+        parser.add_argument(f"--{f.name}", type=boolean if f.type is bool else f.type, default=argparse.SUPPRESS,
+                            metavar=f.type.__name__.upper(),
+                            help=f"{comments[f.name]} (default {f.default})".replace("%", "%%"))
+
+
+def parse_known(parser, argv):
+    """The options of a command line as a dict. An unknown one is an error that names the nearest valid one."""
+    given, unknown = parser.parse_known_args(argv)
+    if unknown:
+        name = unknown[0].split("=")[0]
+        near = difflib.get_close_matches(name, parser._option_string_actions, n=1, cutoff=0.5)
+        parser.error(f"unknown setting {name}" + (f"; did you mean {near[0]}?" if near else "; --help lists them all"))
+    return vars(given)
+
+
+# ---- processes
+
+
+def start_processes(alone=True):
+    """Joins the processes of torchrun. A single process on CUDA makes a group of its own if `alone`, for training: FSDP
+    is what computes in bf16 there."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    if world == 1 and not (alone and torch.cuda.is_available()):
+        return
+    group = {} if world > 1 else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
+    # Processes sample for hours between two meetings; the default limit is ten minutes.
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(hours=12), **group)
+
+
+def rank_and_world():
+    """This process's rank and the number of processes; (0, 1) without torch.distributed."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def barrier():
+    """Waits until all processes are here, so that what rank 0 wrote before is there for all."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+# ---- devices
+
+
+def this_device():
+    """The device of this process: its GPU, or the CPU."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def compute_dtype(device):
+    """The dtype that models are sampled and trained in: bf16 on CUDA, fp32 elsewhere."""
+    return torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
+
+
+def wait(device):
+    """Waits for the device to finish its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def free_memory(device):
+    """Bytes that this process may still take on the device."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    try:
+        with open("/proc/meminfo") as file:
+            available = next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
+    except OSError:  # not Linux: half of what the machine has
+        available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return available // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
