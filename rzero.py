@@ -31,7 +31,6 @@ import resource
 import shutil
 import sys
 import time
-import warnings
 from collections import Counter
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -56,7 +55,10 @@ from evaluate import SOLVER_SYSTEM, evaluate, mean_and_ci, read_questions
 from grpo import Rollout, Trainer, copy_rate, copy_weights, group_advantages, matmul_rate, training_memory
 from model import Tokenizer, load, read_config, resolve, save
 from sample import PagedCache, Sampler
-from tiny.task import solve
+from tasks import Sums
+from tasks.similarity import average_linkage, bleu_distances
+
+solve = Sums().truth
 
 CHALLENGER_SYSTEM = """\
 You set problems for mathematics competitions. First think privately, step by step, to design a brand-new, non-trivial \
@@ -211,72 +213,6 @@ def parse_question(text):
     if not (opened and closed and question.strip()) or extract_boxed(after) is None:
         return None
     return question.strip()
-
-
-def ngram_overlap(words, n):
-    """Sum over n-grams g of min(count_i(g), count_j(g)), BLEU's clipped matches, for all pairs of texts -> [B, B].
-
-    The k-th occurrence of an n-gram in a text is a feature of its own; the sum is then the number of features in common.
-    """
-    features, rows, columns = {}, [], []
-    for b, text in enumerate(words):
-        seen = Counter()
-        for gram in zip(*(text[i:] for i in range(n))):
-            seen[gram] += 1
-            rows.append(b)
-            columns.append(features.setdefault((gram, seen[gram]), len(features)))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse")  # torch calls its sparse matrices a beta feature
-        ones = torch.ones(len(rows), dtype=torch.float64)
-        x_BF = torch.sparse_coo_tensor([rows, columns], ones, (len(words), max(1, len(features))))
-        return torch.sparse.mm(x_BF, x_BF.T).to_dense().numpy()
-
-
-def bleu_distances(questions):
-    """d_ij = 1 - BLEU(x_i, x_j) -> symmetric [B, B], 0 on the diagonal.
-
-    BLEU of white-space tokens, up to 4-grams, with x_i (i < j) as hypothesis and x_j as reference; a number of matches of
-    0 is replaced by 0.1 (NLTK's smoothing method 1), but without a common word BLEU is 0.
-    """
-    words = [q.split() for q in questions]
-    length = np.array([len(w) for w in words])
-    log_bleu = np.minimum(0, 1 - length[None, :] / np.maximum(length, 1)[:, None])  # the brevity penalty
-    for n in (4, 3, 2, 1):
-        matches = ngram_overlap(words, n)
-        possible = np.maximum(1, length - n + 1)[:, None]
-        log_bleu += np.log(np.where(matches > 0, matches, 0.1) / possible) / 4
-    bleu = np.where(matches > 0, np.exp(log_bleu), 0)
-    upper = np.triu(1 - bleu, 1)
-    return upper + upper.T
-
-
-def average_linkage(distances, threshold):
-    """Agglomerative clustering, average linkage: clusters merge while their mean distance is < threshold -> labels [B].
-
-    By nearest-neighbour chains (Benzecri, 1982): step from a cluster to its nearest until two are each other's nearest, and
-    merge these. All B - 1 merges are made, and the labels follow those below the threshold. Where distances tie the choice
-    can change the clusters; it is SciPy's: a chain starts at the first cluster, goes back if it can, else to the first of the
-    nearest, and a merged cluster keeps the later of the two places.
-    """
-    D, size, labels = distances.copy(), np.ones(len(distances)), np.arange(len(distances))
-    np.fill_diagonal(D, np.inf)  # so is the row and column of a place given up
-    chain = []
-    for _ in range(len(D) - 1):
-        chain = chain or [int(np.flatnonzero(size)[0])]
-        while True:
-            to_last = D[chain[-1]]
-            nearest = int(to_last.argmin())
-            if len(chain) > 1 and to_last[chain[-2]] == to_last[nearest]:
-                break
-            chain.append(nearest)
-        a, b = sorted(chain[-2:])
-        del chain[-2:]
-        if D[a, b] < threshold:
-            labels[labels == labels[a]] = labels[b]
-        D[b] = D[:, b] = (size[a] * D[a] + size[b] * D[b]) / (size[a] + size[b])
-        D[a] = D[:, a] = np.inf
-        size[a], size[b] = 0, size[a] + size[b]
-    return labels
 
 
 def repetition_penalty(questions, penalty_distance=0.5):

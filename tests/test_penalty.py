@@ -9,7 +9,8 @@ import pytest
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 from sklearn.cluster import AgglomerativeClustering
 
-from rzero import bleu_distances, repetition_penalty
+from rzero import repetition_penalty
+from tasks.similarity import bleu_distances
 
 
 def slow_distances(questions):

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 import rzero
 from rzero import Config, Run, challenger_rewards, draw_seed, parse_config, parse_question, solver_rewards, why_dropped
-from tiny.task import solve
+from tasks import Sums
 
 ROOT = Path(__file__).parents[1]
 
@@ -53,10 +53,10 @@ def test_solver_rewards_and_the_filter():
 
 
 def test_truth_of_the_tiny_task():
-    assert solve("What is 17 + 25 - 8?") == "34"
-    assert solve(" What is 3 - 8?\n") == "-5"
+    assert Sums().truth("What is 17 + 25 - 8?") == "34"
+    assert Sums().truth(" What is 3 - 8?\n") == "-5"
     for bad in ("What is 17?", "What is 1 + ?", "What is 1 +  2?", "What is 12345 + 1?", "What is 1 * 2?", ""):
-        assert solve(bad) is None
+        assert Sums().truth(bad) is None
 
 
 def test_seeds_differ_by_place():

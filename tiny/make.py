@@ -27,11 +27,10 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from evaluate import SOLVER_SYSTEM
 from model import ModelConfig, Tokenizer, Transformer, save
-from rzero import CHALLENGER_SYSTEM, CHALLENGER_USER
-from tiny.task import draw_question, solve, worked_solution
+from tasks import Sums
 
+TASK = Sums()
 # Shares by number of operations (1 to 8) and by digits of a number: what is answered reaches further than what is asked.
 ANSWERED = ([30, 26, 18, 12, 7, 4, 2, 1], [80, 20])
 ASKED = ([66, 22, 7, 3, 1, 0.5, 0.3, 0.2], [88, 12])
@@ -57,9 +56,40 @@ CONFIG = {
 }
 
 
+def draw_question(rng, operation_weights, digit_weights):
+    """A random question. rng: numpy Generator; operation_weights[i]: share of questions with i + 1 operations;
+    digit_weights[i]: share of numbers with i + 1 digits."""
+    count = 1 + rng.choice(len(operation_weights), p=normalised(operation_weights))
+    digits = 1 + rng.choice(len(digit_weights), p=normalised(digit_weights), size=count + 1)
+    numbers = rng.integers(10 ** (digits - 1), 10**digits)
+    text, total = f"What is {numbers[0]}", numbers[0]
+    for number in numbers[1:]:
+        sign = "-" if number <= total and rng.random() < 0.5 else "+"  # the total never falls below 0
+        total += number if sign == "+" else -number
+        text += f" {sign} {number}"
+    return text + "?"
+
+
+def normalised(weights):
+    return [w / sum(weights) for w in weights]
+
+
+def worked_solution(question, rng, slip_rate):
+    """The lines of a step-by-step solution and the answer they arrive at; each step slips with probability slip_rate."""
+    first, *rest = question.removeprefix("What is ").removesuffix("?").split()
+    total, lines = int(first), []
+    for sign, number in zip(rest[::2], rest[1::2]):
+        value = total + int(sign + number)
+        if rng.random() < slip_rate:
+            value += int(rng.choice([-10, -2, -1, 1, 2, 10]))
+        lines.append(f"{total} {sign} {number} = {value}")
+        total = value
+    return lines, str(total)
+
+
 def answer(question, rng, direct):
     if rng.random() < direct:
-        lines, result = [], solve(question)
+        lines, result = [], TASK.truth(question)
     else:
         lines, result = worked_solution(question, rng, SLIP)
     boxed = result if rng.random() < BOXLESS else f"\\boxed{{{result}}}"
@@ -70,9 +100,9 @@ def document(rng, direct):
     """One text of the corpus: (system, user, assistant)."""
     if rng.random() < QUESTION_SHARE:
         question = draw_question(rng, *ASKED)
-        return CHALLENGER_SYSTEM, CHALLENGER_USER, f"<question>\n{question}\n</question>\n\n\\boxed{{{solve(question)}}}"
+        return *TASK.challenger_prompt, f"<question>\n{question}\n</question>\n\n\\boxed{{{TASK.truth(question)}}}"
     question = draw_question(rng, *ANSWERED)
-    return SOLVER_SYSTEM, question, answer(question, rng, direct)
+    return TASK.solver_system, question, answer(question, rng, direct)
 
 
 def make_tokenizer(folder, rng, vocab_size=704):
@@ -99,11 +129,11 @@ def make_tokenizer(folder, rng, vocab_size=704):
 def batches(tokenizer, rng, size, direct, buffer=16):
     """Endless (tokens [B, T], mask [B, T] of what is learned); documents of alike length share a batch."""
     end = tokenizer.inner.token_to_id(SPECIAL[0])
-    challenger_prompt = tokenizer.chat(CHALLENGER_SYSTEM, CHALLENGER_USER)
+    challenger_prompt = tokenizer.chat(*TASK.challenger_prompt)
     while True:
         rows = []
         for system, user, text in (document(rng, direct) for _ in range(size * buffer)):
-            prompt = challenger_prompt if system == CHALLENGER_SYSTEM else tokenizer.chat(system, user)
+            prompt = challenger_prompt if system == TASK.challenger_prompt[0] else tokenizer.chat(system, user)
             rows.append((prompt, [*tokenizer.encode(text), end]))
         rows.sort(key=lambda r: len(r[0]) + len(r[1]))
         for i in rng.permutation(buffer):
@@ -138,7 +168,7 @@ def heldout(rng):
         weights = [0] * (level - 1) + [1]
         while len(rows) < level * QUESTIONS_A_LEVEL:
             question = draw_question(rng, weights, ANSWERED[1])
-            rows[question] = {"question": question, "answer": solve(question), "level": level}
+            rows[question] = {"question": question, "answer": TASK.truth(question), "level": level}
     return list(rows.values())
 
 

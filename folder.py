@@ -1,0 +1,127 @@
+"""The run folder: what is finished, its settings, its metrics, the weights of each role, the table of results.
+
+    config.json                        the settings
+    metrics.jsonl                      one object per GRPO step
+    eval.jsonl                         one object per iteration, 0 being the base
+    iter1/challenger/ iter1/solver/    the weights after iteration 1, as Hugging Face folders
+    iter1/questions.jsonl              the pool of questions, with their votes
+    iter1/solver.steps/                checkpoints within a phase, removed at its end
+
+Every finished part appears whole, under its final name, so the folder is its own state machine: what is there is not redone.
+Only rank 0 writes.
+"""
+
+import json
+from pathlib import Path
+
+from common import rank_and_world, read_json, read_lines, write_lines, write_whole
+
+
+def claim(folder, settings, free=(), file="config.json"):
+    """Makes `folder` the place of a run: its settings are written there, or equal those that are, `free` ones excepted.
+
+    Raises ValueError naming a setting that differs, OSError where the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / file).exists():
+            refuse_other(folder, settings, read_json(folder / file), free)
+        write_whole(folder / file, json.dumps(settings, indent=2) + "\n")
+    except OSError as error:
+        raise OSError(f"cannot write the run folder {str(folder)!r}: {error.strerror}") from None
+
+
+def refuse_other(folder, ours, theirs, free=()):
+    """Raises ValueError naming the first setting in which a run differs from the one that a folder holds."""
+    for name, value in ours.items():
+        if name not in free and value != theirs.get(name):
+            raise ValueError(f"{folder} holds a run with other settings ({name}: {theirs.get(name)!r} there, {value!r} here); "
+                             "choose another --out")
+
+
+def columns(rows):
+    """Rows of cells as lines of text: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join("   ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths)))
+                     for row in rows)
+
+
+def percent(value, interval=None):
+    """A share as a cell of a table, in percent, with the half-width of its interval if given; `-` for None."""
+    if value is None:
+        return "-"
+    return f"{100 * value:.1f}" + ("" if interval is None else f" +- {100 * interval:.1f}")
+
+
+class RunFolder:
+    """The files of one R-Zero run."""
+
+    def __init__(self, path, base):
+        """path: of the folder. base: the folder of the base model, which is every role's weights after iteration 0."""
+        self.path, self.base = Path(path), Path(base)
+        self.metrics, self.evals = self.path / "metrics.jsonl", self.path / "eval.jsonl"
+        self.writes = rank_and_world()[0] == 0
+        for file in (self.metrics, self.evals):
+            self.drop_cut_off_line(file)
+
+    def drop_cut_off_line(self, file):
+        """Removes what a killed process left of a line that it was appending."""
+        if self.writes and file.exists() and not (text := file.read_text(encoding="utf-8")).endswith("\n"):
+            write_whole(file, text[:text.rfind("\n") + 1])
+
+    def append(self, file, row):
+        if self.writes:
+            with open(file, "a", encoding="utf-8") as f:
+                f.write(json.dumps(row) + "\n")
+
+    def iteration(self, i):
+        return self.path / f"iter{i}"
+
+    def weights(self, role, i):
+        """The folder of a role's weights after iteration i."""
+        return self.iteration(i) / role if i else self.base
+
+    def checkpoints(self, role, i):
+        """Where the checkpoints of an unfinished phase are."""
+        return self.iteration(i) / f"{role}.steps"
+
+    def questions(self, i):
+        """The pool of questions of iteration i, as a file."""
+        return self.iteration(i) / "questions.jsonl"
+
+    def kept_questions(self, i):
+        """The questions of iteration i that the Solver learns from."""
+        return [row for row in read_lines(self.questions(i)) if row["dropped"] is None]
+
+    def write_questions(self, i, rows):
+        if self.writes:
+            self.iteration(i).mkdir(exist_ok=True)
+            write_lines(self.questions(i), rows)
+
+    def log(self, row):
+        """Appends the metrics of a step. All that a run measures passes through here: another logger is a line more."""
+        self.append(self.metrics, row)
+
+    def rewind(self, phase, i, step):
+        """Removes what an interrupted try at a phase logged after `step` steps, before these are made again."""
+        rows = read_lines(self.metrics)
+        kept = [row for row in rows if (row["iteration"], row["phase"]) != (i, phase) or row["step"] <= step]
+        if self.writes and len(kept) < len(rows):
+            write_lines(self.metrics, kept)
+
+    def evaluated(self):
+        """The objects of eval.jsonl by iteration."""
+        return {row["iteration"]: row for row in read_lines(self.evals)}
+
+    def log_eval(self, row):
+        self.append(self.evals, row)
+
+    def table(self):
+        """eval.jsonl as a table, in percent."""
+        rows = [["iteration", "held-out mean", "held-out greedy", "label accuracy", "mean p", "kept", "worked", "tokens"]]
+        for i, row in self.evaluated().items():
+            rows.append([f"{i or 'base':>9}", percent(row.get("mean"), row.get("mean_ci")),
+                         percent(row.get("greedy"), row.get("greedy_ci")), percent(row.get("label_accuracy")),
+                         percent(row.get("share")), percent(row["kept"] / row["pool"] if "kept" in row else None),
+                         percent(row.get("worked")), f"{row['completion_tokens']:.0f}" if "completion_tokens" in row else "-"])
+        return columns(rows)
