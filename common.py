@@ -1,5 +1,5 @@
-"""What every room needs and no reader needs to know: files that appear whole, settings from a command line, processes and
-devices."""
+"""What every room needs and no reader needs to know: files that appear whole, settings from a command line, processes
+and devices."""
 
 import argparse
 import difflib
@@ -7,7 +7,7 @@ import inspect
 import json
 import os
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import timedelta
 
 import torch
@@ -65,28 +65,44 @@ def boolean(text):
 
 
 def comments_of(settings):
-    """{field: the comment behind it} of a dataclass of settings and those that it extends."""
-    lines = "\n".join(inspect.getsource(c) for c in settings.__mro__[:-1])
-    return dict(re.findall(r"^    (\w+): .*?  # (.+)$", lines, re.MULTILINE))
+    """{field: the comment behind it} of a dataclass of settings and of those that it extends."""
+    source = "\n".join(inspect.getsource(c) for c in settings.__mro__[:-1])
+    return dict(re.findall(r"^    (\w+): .*?  # (.+)$", source, re.MULTILINE))
 
 
-def add_settings(parser, settings):
-    """Gives the parser an option for each field of a dataclass of settings."""
-    comments = comments_of(settings)
-    for f in fields(settings):
+def parse_settings(prog, description, presets, argv):
+    """The settings of a command line: an option for each field, on top of a preset. presets: {name: dataclass
+    instance}, the first is the default. Exits with one line for a value of the wrong type or an unknown setting, naming
+    the nearest."""
+    first, *_ = presets.values()
+    parser = Parser(prog, description, usage=f"{prog} [--preset NAME] [--SETTING VALUE ...]")
+    parser.add_argument("--preset", choices=presets, default=next(iter(presets)), help="the settings to start from")
+    comments = comments_of(type(first))
+    for f in fields(first):
+        text = f"{comments[f.name]} (default {f.default})".replace("%", "%%")
         parser.add_argument(f"--{f.name}", type=boolean if f.type is bool else f.type, default=argparse.SUPPRESS,
-                            metavar=f.type.__name__.upper(),
-                            help=f"{comments[f.name]} (default {f.default})".replace("%", "%%"))
-
-
-def parse_known(parser, argv):
-    """The options of a command line as a dict. An unknown one is an error that names the nearest valid one."""
+                            metavar=f.type.__name__.upper(), help=text)
     given, unknown = parser.parse_known_args(argv)
     if unknown:
         name = unknown[0].split("=")[0]
-        near = difflib.get_close_matches(name, parser._option_string_actions, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(name, ["--preset", *(f"--{f.name}" for f in fields(first))], n=1, cutoff=0.5)
         parser.error(f"unknown setting {name}" + (f"; did you mean {near[0]}?" if near else "; --help lists them all"))
-    return vars(given)
+    given = vars(given)
+    return replace(presets[given.pop("preset")], **given)
+
+
+def require_least(settings, least, *names):
+    """Raises ValueError, naming the setting, where one of these is below `least` or not a number."""
+    for name in names:
+        if not getattr(settings, name) >= least:
+            raise ValueError(f"--{name} is {getattr(settings, name)}, but must be at least {least}")
+
+
+def require_one_of(settings, **choices):
+    """Raises ValueError, naming the setting, where one is none of its choices."""
+    for name, valid in choices.items():
+        if getattr(settings, name) not in valid:
+            raise ValueError(f"--{name} is {getattr(settings, name)!r}, but must be {' or '.join(valid)}")
 
 
 # ---- processes

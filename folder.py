@@ -7,9 +7,8 @@
     iter1/questions.jsonl              the pool of questions, with their votes
     iter1/solver.steps/                checkpoints within a phase, removed at its end
 
-Every finished part appears whole, under its final name, so the folder is its own state machine: what is there is not redone.
-Only rank 0 writes.
-"""
+Every finished part appears whole, under its final name, so the folder is its own state machine: what is there is not
+redone. Only rank 0 writes. """
 
 import json
 from pathlib import Path
@@ -35,15 +34,15 @@ def refuse_other(folder, ours, theirs, free=()):
     """Raises ValueError naming the first setting in which a run differs from the one that a folder holds."""
     for name, value in ours.items():
         if name not in free and value != theirs.get(name):
-            raise ValueError(f"{folder} holds a run with other settings ({name}: {theirs.get(name)!r} there, {value!r} here); "
-                             "choose another --out")
+            raise ValueError(f"{folder} holds a run with other settings ({name}: {theirs.get(name)!r} there, {value!r} "
+                             "here); choose another --out")
 
 
 def columns(rows):
     """Rows of cells as lines of text: the first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows)]
-    return "\n".join("   ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths)))
-                     for row in rows)
+    lines = ([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in rows)
+    return "\n".join("   ".join(line) for line in lines)
 
 
 def percent(value, interval=None):
@@ -118,10 +117,12 @@ class RunFolder:
 
     def table(self):
         """eval.jsonl as a table, in percent."""
-        rows = [["iteration", "held-out mean", "held-out greedy", "label accuracy", "mean p", "kept", "worked", "tokens"]]
+        rows = [["iteration", "held-out mean", "held-out greedy", "label accuracy", "mean p", "kept", "worked",
+                 "tokens"]]
         for i, row in self.evaluated().items():
             rows.append([f"{i or 'base':>9}", percent(row.get("mean"), row.get("mean_ci")),
                          percent(row.get("greedy"), row.get("greedy_ci")), percent(row.get("label_accuracy")),
                          percent(row.get("share")), percent(row["kept"] / row["pool"] if "kept" in row else None),
-                         percent(row.get("worked")), f"{row['completion_tokens']:.0f}" if "completion_tokens" in row else "-"])
+                         percent(row.get("worked")),
+                         f"{row['completion_tokens']:.0f}" if "completion_tokens" in row else "-"])
         return columns(rows)

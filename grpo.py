@@ -1,20 +1,21 @@
-"""Group Relative Policy Optimization (Shao et al., arXiv 2402.03300), for any role: advantages, the loss, the trainer.
+"""Group Relative Policy Optimization (Shao et al., arXiv 2402.03300), for any role.
 
 For completions o_1..o_N of one prompt with rewards r_1..r_N
 
     A_i = (r_i - mean(r)) / (std(r) + eps)                                           `group_advantages`
-    J   = sum_{i,t} min(rho_it A_i, clip(rho_it, 1 - low, 1 + high) A_i) - beta kl_it,  over their number   `grpo_loss`
+    J   = mean over i, t of  min(rho_it A_i, clip(rho_it, 1 - low, 1 + high) A_i) - beta kl_it        `grpo_loss`
 
-where rho_it is the policy's probability of token t of o_i over that at the time of sampling, and kl_it the k3 estimate
-of the KL divergence to the reference. The prompt is not trained on; the stop token is.
+where rho_it is the policy's probability of token t of o_i over its probability at the time of sampling, and kl_it is
+the k3 estimate of the KL divergence to the reference. The prompt is not trained on; the stop token is.
 
-Rows are prompt + completion, right-padded, sorted by length and cut into micro-batches by a token budget. The loss is
-divided once, by the count over the whole mini-batch and all processes, so micro-batches and processes change nothing.
+A row is prompt + completion, right-padded. Rows are sorted by length and cut into micro-batches by a token budget. The
+loss is divided once, by the count over the whole mini-batch and all processes, so the number of micro-batches and of
+processes changes nothing but speed and memory.
 
-With torch.distributed initialised, FSDP2 shards the fp32 weights, their gradients and AdamW's moments over the processes,
-and computes in bf16 on CUDA; without it (one process on a CPU) the same code runs on whole tensors.
+With torch.distributed initialised, FSDP2 shards the fp32 weights, their gradients and AdamW's moments over the
+processes, and computes in bf16 on CUDA. Without it (one process on a CPU) the same code runs on whole tensors.
 
-Shapes: G prompts (groups), N completions of each, B rows, T tokens, M trained tokens of a micro-batch, D width.
+Shapes: G prompts (groups), N completions per prompt, B rows, T tokens, M trained tokens of a micro-batch, D width.
 """
 
 import math
@@ -35,25 +36,72 @@ from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, Offlo
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 
-from common import barrier, compute_dtype, wait
-from kernels.logprob import chunk_tokens, linear_logprob
+from common import barrier, compute_dtype, rank_and_world, require_least, require_one_of
+from kernels.logprob import linear_logprob
 from model import Transformer
 
+# ---- settings
 
-def group_advantages(rewards_GN, eps=1e-6):
-    """A_i = (r_i - mean(r)) / (std(r) + eps) within each group -> [G, N]. std is the unbiased one; a group of equal
-    rewards, or of one completion, has advantages 0."""
+
+@dataclass
+class GRPOConfig:
+    """How a role is trained. The learning rate is not here: each role has its own."""
+
+    kl_coef: float = 0.01  # weight of the KL divergence to the phase's starting weights (beta)
+    clip_low: float = 0.2  # the ratio is clipped below 1 - clip_low
+    clip_high: float = 0.2  # the ratio is clipped above 1 + clip_high
+    clip_dual: float = 0.0  # the surrogate is at least clip_dual * A where A < 0 (arXiv 1912.09729); 0: no bound
+    ratio: str = "token"  # one for each `token`, or one for the whole `sequence` (GSPO, arXiv 2507.18071)
+    average: str = "token"  # the loss is a mean over all `token`s, or over each `sequence`'s mean
+    normalise_std: bool = True  # divide advantages by their group's std; false is Dr. GRPO (arXiv 2503.20783)
+    mini_batches: int = 1  # optimizer updates a step
+    old_logprobs: str = "recomputed"  # those of a step's later updates are `recomputed`, or the `sampler`'s own
+    importance_cap: float = 0.0  # cap of a token's weight, trainer's over sampler's probability (2.0 is usual); 0: none
+    temperature: float = 1.0  # of every draw in training
+    weight_decay: float = 0.01  # of AdamW
+    max_grad_norm: float = 1.0  # gradients are scaled down to this norm
+    token_budget: int = 2048  # tokens of a micro-batch, padding included; changes speed and memory only
+    activation_checkpointing: bool = False  # keep only each block's input for backward; changes speed and memory only
+    compile_blocks: bool = False  # run the trained blocks through torch.compile; changes speed and memory only
+    reference_on_host: bool = False  # the reference's weights in host memory (CUDA only); changes speed and memory only
+    reshard: bool = False  # free gathered weights after each use, for large models; changes speed and memory only
+
+    def check(self):
+        """Raises ValueError, naming the setting, for a value that no training can have."""
+        require_least(self, 0, "kl_coef", "clip_low", "clip_high", "clip_dual", "importance_cap", "weight_decay")
+        require_least(self, 1e-9, "temperature", "max_grad_norm")
+        require_least(self, 1, "mini_batches", "token_budget")
+        kinds = ("token", "sequence")
+        require_one_of(self, ratio=kinds, average=kinds, old_logprobs=("recomputed", "sampler"))
+        if self.old_logprobs == "sampler" and self.importance_cap:
+            raise ValueError("--importance_cap needs --old_logprobs recomputed: the sampler's has that weight already")
+        if self.reference_on_host and not torch.cuda.is_available():
+            raise ValueError("--reference_on_host true needs a CUDA device")
+
+
+# ---- advantages and loss
+
+
+def group_advantages(rewards_GN, normalise_std=True, eps=1e-6):
+    """A_i = (r_i - mean(r)) / (std(r) + eps) within each group -> [G, N]; without the division if not normalise_std.
+
+    std is the unbiased one. A group of equal rewards, or of one completion, has advantages 0.
+    """
     rewards_GN = torch.as_tensor(rewards_GN, dtype=torch.float32)
-    centred_GN = rewards_GN - rewards_GN.mean(1, keepdim=True)
-    if rewards_GN.shape[1] == 1:
-        return centred_GN
-    return centred_GN / (rewards_GN.std(1, keepdim=True) + eps)
+    equal_G1 = rewards_GN.amin(1, keepdim=True) == rewards_GN.amax(1, keepdim=True)
+    advantages_GN = rewards_GN - rewards_GN.mean(1, keepdim=True)
+    if normalise_std and rewards_GN.shape[1] > 1:
+        advantages_GN = advantages_GN / (rewards_GN.std(1, keepdim=True) + eps)
+    # The mean of equal numbers may differ from them by rounding, which the tiny std would blow up to 0.1.
+    return advantages_GN.masked_fill(equal_G1, 0)
 
 
-def token_weights(mask, average="token", denominator=None):
-    """What each token weighs in the loss -> [B, T]. mask: [B, T], 1 where a token is trained. average "token": every token
-    weighs the same; "sequence": every row does, its tokens sharing its weight. denominator: the tokens (rows) of the whole
-    batch that this one is a part of, this one's own when not given."""
+def token_weights(mask, average, denominator=None):
+    """The weight of each token in the loss -> [B, T].
+
+    mask: [B, T], 1 where a token is trained. average "token": all tokens weigh the same. "sequence": all rows weigh the
+    same, and a row's tokens share its weight. denominator: the number of tokens (rows) of the mini-batch that these
+    rows belong to; their own number when not given. """
     weight = mask.to(torch.promote_types(mask.dtype, torch.float32))
     if average == "sequence":
         weight = weight / weight.sum(1, keepdim=True).clamp(min=1)
@@ -61,60 +109,48 @@ def token_weights(mask, average="token", denominator=None):
 
 
 def k3(log_ratio):
-    """exp(d) - d - 1 of d = ln(q/p) at tokens drawn from p: an estimate of KL(p, q) that is never negative (Schulman, 2020)."""
+    """exp(d) - d - 1 of d = ln(q/p) at tokens drawn from p: an estimate of KL(p, q) that is never negative (Schulman,
+    2020)."""
     return log_ratio.expm1() - log_ratio
 
 
-def grpo_loss(logprobs, old_logprobs, ref_logprobs, advantages, mask, *, kl_coef=0.01, clip_low=0.2, clip_high=0.2,
-              clip_dual=None, average="token", denominator=None, importance=None):
+def grpo_loss(logprobs, old_logprobs, ref_logprobs, advantages, mask, cfg, denominator=None, importance=None):
     """-J of the module's docstring -> (scalar loss, metrics).
 
-    logprobs, old_logprobs, ref_logprobs: [B, T], under the policy, the policy that sampled, and the reference; advantages:
-    [B]; mask, average, denominator: as in `token_weights`. clip_dual: for A < 0 the surrogate is at least clip_dual * A (Ye
-    et al., arXiv 1912.09729), None for no such bound. importance: [B, T], what the surrogate of each token is multiplied by.
-    metrics: means with the same weights: kl, clip_low, clip_high, clip_dual (shares of tokens); parts add up to the whole.
-    """
+    logprobs, old_logprobs, ref_logprobs: [B, T], under the policy, the policy that sampled, and the reference.
+    advantages: [B]. mask, denominator: as in `token_weights`. cfg: `GRPOConfig`. importance: [B, T], a factor of each
+    token's surrogate. metrics: kl, and clip_low, clip_high, clip_dual (shares of clipped tokens), means with the loss's
+    own weights. """
     A_B1 = advantages[:, None]
-    ratio = (logprobs - old_logprobs).exp()
-    surrogate = torch.minimum(ratio * A_B1, ratio.clamp(1 - clip_low, 1 + clip_high) * A_B1)
-    if clip_dual is not None:
-        surrogate = torch.where(A_B1 < 0, torch.maximum(surrogate, clip_dual * A_B1), surrogate)
+    weight = token_weights(mask, cfg.average, denominator)
+    log_ratio = logprobs - old_logprobs
+    if cfg.ratio == "sequence":  # the geometric mean of the row's ratios (GSPO)
+        means_B1 = (log_ratio * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
+        log_ratio = means_B1.expand_as(log_ratio)
+    ratio = log_ratio.exp()
+    surrogate = torch.minimum(ratio * A_B1, ratio.clamp(1 - cfg.clip_low, 1 + cfg.clip_high) * A_B1)
+    if cfg.clip_dual:
+        surrogate = torch.where(A_B1 < 0, torch.maximum(surrogate, cfg.clip_dual * A_B1), surrogate)
     if importance is not None:
         surrogate = importance * surrogate
     kl = k3(ref_logprobs - logprobs)
-    weight = token_weights(mask, average, denominator)
-    loss = -((surrogate - kl_coef * kl) * weight).sum()
+    loss = -((surrogate - cfg.kl_coef * kl) * weight).sum()
 
     with torch.no_grad():
-        dual = (A_B1 < 0) & (ratio > clip_dual) if clip_dual is not None else torch.zeros_like(ratio, dtype=torch.bool)
-        shares = {"kl": kl, "clip_low": (A_B1 < 0) & (ratio < 1 - clip_low), "clip_high": (A_B1 > 0) & (ratio > 1 + clip_high),
-                  "clip_dual": dual}
+        shares = {"kl": kl, "clip_low": (A_B1 < 0) & (ratio < 1 - cfg.clip_low),
+                  "clip_high": (A_B1 > 0) & (ratio > 1 + cfg.clip_high),
+                  "clip_dual": (A_B1 < 0) & (ratio > (cfg.clip_dual or math.inf))}
         metrics = {name: (x * weight).sum() for name, x in shares.items()}
     return loss, metrics
 
 
-class Policy(nn.Module):
-    """The model as the loss sees it. The head is part of this one forward, so that FSDP gathers it once."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, tokens_BT, mask_BT, temperature):
-        """The logprob of each token where mask_BT, at the temperature it was drawn at, and the entropy of the distribution
-        there -> two fp32 [B, T], 0 elsewhere. The entropy carries no gradient."""
-        hidden_BTD = self.model(tokens_BT[:, :-1])
-        trained_BT = mask_BT[:, 1:]
-        of_tokens_M = linear_logprob(hidden_BTD[trained_BT], self.model.head_weight, tokens_BT[:, 1:][trained_BT], temperature)
-        zeros_BT = torch.zeros(tokens_BT.shape, device=tokens_BT.device)
-        logprob_BT, entropy_BT = (zeros_BT.masked_scatter(mask_BT, x_M) for x_M in of_tokens_M)
-        return logprob_BT, entropy_BT.detach()
+# ---- batches
 
 
 @dataclass
 class Rollout:
-    """One row to learn from: token ids of the prompt and of the completion, the completion's advantage, and the logprobs of
-    its tokens under the sampler, at the temperature alone, where they are known."""
+    """One row to learn from: token ids of the prompt and of the completion, the completion's advantage, and the
+    logprobs of its tokens under the sampler, at the temperature alone, where they are known."""
 
     prompt: list
     completion: list
@@ -137,10 +173,9 @@ class MicroBatch:
 def micro_batches(rollouts, token_budget, device, rank=0, world=1):
     """This process's micro-batches, right-padded, each of at most token_budget tokens, padding included, or one row.
 
-    Rollouts are taken longest first, in rounds of as many as fit the budget of every process, and dealt out in turn: all
-    processes have the same number of micro-batches, as FSDP's collectives need, and about the same work. A process that the
-    last round has no row for gets one of which no token is trained.
-    """
+    Rollouts are taken longest first, in rounds of as many as fit the budgets of all processes, and each round is dealt
+    out row by row. So all processes have the same number of micro-batches, as FSDP's collectives need, and about the
+    same work. A process without a row in the last round gets one in which no token is trained. """
     rows, batches = sorted(rollouts, key=len, reverse=True), []
     while rows:
         count = max(1, token_budget // len(rows[0])) * world
@@ -169,120 +204,74 @@ def pad(rows, device):
     return MicroBatch(tokens_BT, mask_BT, advantage_B, sampler_BT)
 
 
+# ---- trainer
+
+
+class Policy(nn.Module):
+    """The model as the loss sees it. The head is part of this one forward, so that FSDP gathers it once."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens_BT, mask_BT, temperature):
+        """(logprobs, entropies), two fp32 [B, T], 0 where mask_BT is 0: of each token at the temperature it was drawn
+        at, and of the distribution it was drawn from. The entropy carries no gradient."""
+        hidden_BTD = self.model(tokens_BT[:, :-1])
+        mask_Bt, target_Bt = mask_BT[:, 1:], tokens_BT[:, 1:]
+        trained_M = linear_logprob(hidden_BTD[mask_Bt], self.model.head_weight, target_Bt[mask_Bt], temperature)
+        zeros_BT = torch.zeros(tokens_BT.shape, device=tokens_BT.device)
+        logprob_BT, entropy_BT = (zeros_BT.masked_scatter(mask_BT, x_M) for x_M in trained_M)
+        return logprob_BT, entropy_BT.detach()
+
+
 @torch.no_grad()
 def copy_weights(source, target):
-    """Copies one `Transformer`'s weights into another, in the target's dtype and device. A source that a `Trainer` has sharded
-    is copied whole; all processes call it then."""
+    """Copies one `Transformer`'s weights into another, in the target's dtype and on its device.
+
+    A source that a `Trainer` has sharded is copied whole; all processes call it then.
+    """
     for p, q in zip(source.parameters(), target.parameters(), strict=True):
         q.copy_(p.to(q.dtype).full_tensor() if isinstance(p, DTensor) else p)
 
 
-def matmul_rate(device, dtype, size=1024, rounds=9):
-    """FLOP/s of the product of two square matrices, the quickest of `rounds`: what the device can do at most."""
-    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in "ab")
-    return 2 * size**3 / quickest(lambda: a @ b, device, rounds, repeat=4)
-
-
-def copy_rate(device, numbers=2**26):
-    """Bytes read and written a second by a copy within the device's memory, the quickest of 5."""
-    source = torch.zeros(numbers, device=device)
-    target = torch.empty_like(source)
-    return 2 * source.nbytes / quickest(lambda: target.copy_(source), device, rounds=5)
-
-
-def quickest(call, device, rounds, repeat=1):
-    """Seconds of a call in the quickest of `rounds`, each of `repeat` calls."""
-    seconds = []
-    for _ in range(rounds):
-        wait(device)
-        start = time.perf_counter()
-        for _ in range(repeat):
-            call()
-        wait(device)
-        seconds.append((time.perf_counter() - start) / repeat)
-    return min(seconds)
-
-
-def training_memory(config, tokens, devices, dtype, sharded, activation_checkpointing=False, reference_on_host=False,
-                    reshard=True):
-    """What a `Trainer` takes at its peak on each device, in bytes -> {what: bytes}. tokens: of a micro-batch, at least its
-    token_budget or the longest row; dtype: of the computation; sharded: by FSDP, over `devices`, if only one."""
-    D, F, attended = config.width, config.ffn, (config.heads + config.kv_heads) * config.head_dim
-    weights, size = config.parameters(), dtype.itemsize
-    outer = weights - config.layers * config.block_parameters()  # the embedding, the head, the last norm
-    # What autograd keeps of a block, each once a token: its input, both norms' outputs and the sum between (4 D); queries and
-    # keys before and after norm and rotation, values, the attention's output (3 HC + 3 KC); four of SwiGLU's (4 F).
-    block = 4 * D + 3 * attended + 4 * F
-    if dtype == torch.float32:  # without bf16, or a GPU, PyTorch's rms_norm is not one kernel, and keeps the normalised values
-        block += 2 * D + attended
-    if reshard:  # whole in the computation's dtype while they are used: the outer ones and two blocks', with their gradients
-        gathered = size * (2 * outer + 4 * config.block_parameters())
-    else:  # all of the policy and the reference, and fp32 gradients
-        gathered = (2 * size + 4) * weights
-    kept, again = (D, tokens * size * block) if activation_checkpointing else (block, 0)
-    chunk = min(tokens, chunk_tokens(config.vocab_size, size)) * config.vocab_size * size
-    return {
-        "fp32 weights": 4 * weights / devices,
-        "AdamW moments": 8 * weights / devices,
-        "fp32 gradients": 4 * weights / devices,
-        "reference": 0 if reference_on_host else size * weights / devices,
-        "gathered weights": gathered if sharded else 0,
-        "activations": tokens * size * kept * config.layers,
-        # at the head a chunk, of which the plain twin makes two copies, and the hidden states; later a block, recomputed
-        "logits, or a block": max(chunk * (3 if dtype == torch.float32 else 1) + 2 * tokens * size * D, again),
-    }
-
-
 class Trainer:
-    """Trains one role for one phase: fp32 master weights, AdamW, and a frozen copy of the starting weights as reference.
+    """Trains one role for one phase: fp32 master weights, AdamW, and a frozen copy of the starting weights as
+    reference.
 
     Every process passes the same rollouts and computes its share of them.
     """
 
-    def __init__(self, model, device=None, *, lr, weight_decay=0.01, kl_coef=0.01, clip_low=0.2, clip_high=0.2, clip_dual=None,
-                 average="token", mini_batches=1, old_logprobs="recomputed", importance_cap=0.0, token_budget=16384,
-                 max_grad_norm=1.0, temperature=1.0, activation_checkpointing=False, compile_blocks=False,
-                 reference_on_host=False, reshard=True):
-        """model: the `Transformer` to start from, which is copied to device (its own when not given), tensor by tensor, each
-        process keeping its shard. mini_batches: optimizer updates a step. old_logprobs: "recomputed" by this model before
-        the first update, or those of the "sampler". importance_cap: each token's surrogate is weighted by its probability
-        here over that in the sampler, at most this (truncated importance sampling), 0 for no weight. token_budget: the most
-        tokens, padding included, of a micro-batch. temperature: that of the sampling. activation_checkpointing: keep only
-        the input of each block for backward. reference_on_host: keep the reference in host memory, a block at a time on the
-        device (needs CUDA). reshard: free gathered weights after each use, and reduce gradients after each micro-batch; if not,
-        once an update, which is faster where there is memory for both whole. The rest as in `grpo_loss`.
+    def __init__(self, model, cfg, lr, device=None):
+        """model: the `Transformer` to start from. It is copied, tensor by tensor, and each process keeps its shard.
+        cfg: `GRPOConfig`. lr: the learning rate. device: the model's own when not given.
 
-        Raises ValueError on CUDA without a process group: bf16 compute over fp32 weights is FSDP's.
+        Raises ValueError on CUDA without a process group: FSDP is what computes in bf16 over fp32 weights.
         """
-        self.loss_settings = dict(kl_coef=kl_coef, clip_low=clip_low, clip_high=clip_high, clip_dual=clip_dual, average=average)
-        self.mini_batches, self.token_budget = mini_batches, token_budget
-        self.old_logprobs, self.importance_cap = old_logprobs, importance_cap
-        self.max_grad_norm, self.temperature = max_grad_norm, temperature
-        self.device = torch.device(device or model.embed_tokens.weight.device)
-        self.compute_dtype = compute_dtype(self.device)
+        self.cfg, self.device = cfg, torch.device(device or model.embed_tokens.weight.device)
+        self.rank, self.world = rank_and_world()
         if self.device.type == "cuda" and not dist.is_initialized():
-            raise ValueError("on CUDA a Trainer needs torch.distributed.init_process_group first, if only of one process")
-        self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        self.reshard = reshard or not dist.is_initialized()
-        self.policy = self._place(model, torch.float32)
-        self.reference = self._place(model, self.compute_dtype, reference_on_host)
-        self.reference.requires_grad_(False)
+            raise ValueError("on CUDA a Trainer needs torch.distributed.init_process_group first, even if alone")
+        self.reshard = cfg.reshard or not dist.is_initialized()
+        self.policy = self._shard(model, torch.float32)
+        self.reference = self._shard(model, compute_dtype(self.device), cfg.reference_on_host).requires_grad_(False)
         for block in (*self.policy.model.layers, *self.reference.model.layers):
-            if compile_blocks:
+            if cfg.compile_blocks:
                 block.forward = torch.compile(block.forward, dynamic=True)
-            if activation_checkpointing:  # there is no dropout whose random state would have to be kept
+            if cfg.activation_checkpointing:  # there is no dropout whose random state would have to be kept
                 block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
-        self.optimizer = torch.optim.AdamW(self.policy.parameters(), lr=lr, weight_decay=weight_decay, betas=(0.9, 0.999),
-                                           fused=True)
-        self.peak_flops = self.world * matmul_rate(self.device, self.compute_dtype, 8192 if self.device.type == "cuda" else 512)
+        self.optimizer = torch.optim.AdamW(self.policy.parameters(), lr=lr, weight_decay=cfg.weight_decay,
+                                           betas=(0.9, 0.999), fused=True)
 
-    def _place(self, source, dtype, on_host=False):
-        """A `Policy` with a copy of the source's weights in dtype, sharded over the processes when there are any. It is built
-        without memory, so that no process ever holds more than its shard and one whole tensor."""
+    def _shard(self, source, dtype, on_host=False):
+        """A `Policy` with a copy of the source's weights in dtype, sharded over the processes when there are any.
+
+        It is built on meta, so no process ever holds more than its shard and one whole tensor.
+        """
         with torch.device("meta"):
             policy = Policy(Transformer(source.config))
         if dist.is_initialized():
-            precision = MixedPrecisionPolicy(param_dtype=self.compute_dtype, reduce_dtype=torch.float32)
+            precision = MixedPrecisionPolicy(param_dtype=compute_dtype(self.device), reduce_dtype=torch.float32)
             offload = CPUOffloadPolicy() if on_host else OffloadPolicy()
             for module in (*policy.model.layers, policy):
                 fully_shard(module, mp_policy=precision, offload_policy=offload, reshard_after_forward=self.reshard)
@@ -297,40 +286,47 @@ class Trainer:
 
     def logprobs(self, policy, batch):
         """(logprobs, entropies), each [B, T], of a micro-batch under the policy or the reference."""
-        return policy(batch.tokens_BT, batch.mask_BT, self.temperature)
+        return policy(batch.tokens_BT, batch.mask_BT, self.cfg.temperature)
 
     def step(self, rollouts):
-        """One GRPO step on a list of `Rollout`s, `mini_batches` optimizer updates -> metrics: loss, those of `grpo_loss`,
-        entropy and, where the rollouts have logprobs, sampler_kl, averaged over the updates; grad_norm, its largest;
-        update_seconds; flops_share, of the measured rate of large products, recomputed activations not counted.
+        """One GRPO step on a list of `Rollout`s, `mini_batches` optimizer updates -> metrics.
+
+        Means over the updates: loss, those of `grpo_loss`, entropy and, where the rollouts have logprobs, sampler_kl.
+        The largest of the updates: grad_norm. update_seconds; update_tflops, 10^12 FLOP/s of all processes together,
+        recomputed activations not counted.
 
         Raises ValueError for a row without completion tokens, or without the sampler's logprobs where they are needed;
-        FloatingPointError when a loss or gradient is not finite, naming the rollouts by their place in the list. The weights
-        are then as they were before that update.
+        FloatingPointError when a loss or gradient is not finite, naming the rollouts by their index in the list. The
+        weights are then as they were before that update.
         """
-        start = time.perf_counter()
+        start, cfg = time.perf_counter(), self.cfg
         if any(not r.completion for r in rollouts):
             raise ValueError("a rollout has no completion tokens")
-        if (self.old_logprobs == "sampler" or self.importance_cap) and any(r.logprobs is None for r in rollouts):
+        if (cfg.old_logprobs == "sampler" or cfg.importance_cap) and any(r.logprobs is None for r in rollouts):
             raise ValueError("a rollout lacks the sampler's logprobs")
-        size = -(-len(rollouts) // self.mini_batches)
+        size = -(-len(rollouts) // cfg.mini_batches)
         minis = [rollouts[i:i + size] for i in range(0, len(rollouts), size)]
-        batches = [micro_batches(mini, self.token_budget, self.device, self.rank, self.world) for mini in minis]
-        recompute = len(minis) > 1 and self.old_logprobs == "recomputed"  # a single update's policy is the one that sampled
+        batches = [micro_batches(mini, cfg.token_budget, self.device, self.rank, self.world) for mini in minis]
+        # In a single update the policy is the one that sampled.
+        recompute = len(minis) > 1 and cfg.old_logprobs == "recomputed"
         if recompute:
             with torch.no_grad():
                 for batch in (batch for mini in batches for batch in mini):
                     batch.old_logprobs_BT, _ = self.logprobs(self.policy, batch)
-        updates = [self._update(mini, own, first) for mini, own, first in zip(minis, batches, range(0, len(rollouts), size))]
+        updates = [self._update(mini, own, i * size) for i, (mini, own) in enumerate(zip(minis, batches))]
         metrics = {name: sum(update[name] for update in updates) / len(updates) for name in updates[0]}
         metrics["grad_norm"] = max(update["grad_norm"] for update in updates)
         seconds = time.perf_counter() - start
-        config, passes = self.policy.model.config, 3 + 1 + recompute  # backward is two forwards' work; the reference
-        flops = passes * sum(config.forward_flops(len(r), len(r) * (len(r) + 1) // 2, len(r.completion)) for r in rollouts)
-        return metrics | {"update_seconds": seconds, "flops_share": flops / seconds / self.peak_flops}
+        config = self.policy.model.config
+        forward = sum(config.forward_flops(len(r), len(r) * (len(r) + 1) // 2, len(r.completion)) for r in rollouts)
+        flops = (4 + recompute) * forward  # forward, backward (the work of two), and the reference's forward
+        return metrics | {"update_seconds": seconds, "update_tflops": flops / seconds / 1e12}
 
     def _update(self, rollouts, batches, first):
-        """One optimizer update on a mini-batch, of which this process has `batches`; its rollouts are those from `first` on."""
+        """One optimizer update on a mini-batch of rollouts, of which this process has `batches` -> metrics.
+
+        first: the index of the mini-batch's first rollout in the step, for the error message.
+        """
         sums = {}
         for i, batch in enumerate(batches):
             if not self.reshard:
@@ -346,26 +342,28 @@ class Trainer:
         metrics = dict(zip(sums, values.tolist()), grad_norm=self._clip_gradient())
         if not (math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"])):
             self.optimizer.zero_grad()
-            raise FloatingPointError(f"the loss is {metrics['loss']} and the gradient norm {metrics['grad_norm']}, because of "
-                                     + self._culprits(rollouts, first))
+            raise FloatingPointError(f"the loss is {metrics['loss']} and the gradient norm {metrics['grad_norm']}, "
+                                     f"because of {self._not_finite(rollouts, first)}")
         self.optimizer.step()
         self.optimizer.zero_grad()
         return metrics
 
     def _loss(self, batch, rollouts):
         """The loss of a micro-batch, as its part of the mini-batch `rollouts`, and its metrics."""
-        average = self.loss_settings["average"]
-        denominator = sum(len(r.completion) for r in rollouts) if average == "token" else len(rollouts)
+        cfg = self.cfg
+        denominator = sum(len(r.completion) for r in rollouts) if cfg.average == "token" else len(rollouts)
         with torch.no_grad():
             ref_logprobs, _ = self.logprobs(self.reference, batch)
         logprobs, entropy = self.logprobs(self.policy, batch)
         own_logprobs = logprobs.detach() if batch.old_logprobs_BT is None else batch.old_logprobs_BT
         sampler_logprobs = batch.sampler_logprobs_BT
-        old_logprobs = sampler_logprobs if self.old_logprobs == "sampler" else own_logprobs
-        importance = (own_logprobs - sampler_logprobs).exp().clamp(max=self.importance_cap) if self.importance_cap else None
-        loss, metrics = grpo_loss(logprobs, old_logprobs, ref_logprobs, batch.advantage_B, batch.mask_BT, importance=importance,
-                                  denominator=denominator, **self.loss_settings)
-        weight = token_weights(batch.mask_BT, average, denominator)
+        old_logprobs = sampler_logprobs if cfg.old_logprobs == "sampler" else own_logprobs
+        importance = None
+        if cfg.importance_cap:  # truncated importance sampling: the sampler's probabilities differ by rounding
+            importance = (own_logprobs - sampler_logprobs).exp().clamp(max=cfg.importance_cap)
+        loss, metrics = grpo_loss(logprobs, old_logprobs, ref_logprobs, batch.advantage_B, batch.mask_BT, cfg,
+                                  denominator, importance)
+        weight = token_weights(batch.mask_BT, cfg.average, denominator)
         metrics["entropy"] = (entropy * weight).sum()
         if all(r.logprobs is not None for r in rollouts):
             metrics["sampler_kl"] = (k3(own_logprobs - sampler_logprobs) * weight).sum()
@@ -373,11 +371,11 @@ class Trainer:
 
     def _clip_gradient(self):
         """Scales the gradient down to max_grad_norm -> its norm before, over all processes."""
-        grad_norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+        grad_norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.cfg.max_grad_norm)
         return (grad_norm.full_tensor() if isinstance(grad_norm, DTensor) else grad_norm).item()
 
-    def _culprits(self, rollouts, first):
-        """Which rollouts, each taken alone by all processes, have a loss or a gradient that is not finite."""
+    def _not_finite(self, rollouts, first):
+        """Says which rollouts, each taken alone by all processes, have a loss or a gradient that is not finite."""
         found = []
         for i, rollout in enumerate(rollouts, first):
             loss, _ = self._loss(pad([rollout], self.device), [rollout])
@@ -387,10 +385,12 @@ class Trainer:
             self.optimizer.zero_grad()
         if not found:
             return "no rollout alone"
-        return f"{len(found)} of {len(rollouts)} rollouts: number {', '.join(found[:10])}{', ...' if found[10:] else ''}"
+        more = ", ..." if found[10:] else ""
+        return f"{len(found)} of {len(rollouts)} rollouts: number {', '.join(found[:10])}{more}"
 
     def gather(self):
-        """The trained `Transformer`, whole, fp32 and on the CPU, for rank 0; None for the others. All processes call it."""
+        """The trained `Transformer`, whole, fp32 and on the CPU, for rank 0; None for the others. All processes call
+        it."""
         state = {}
         for name, p in self.policy.model.named_parameters():
             weight = p.detach().full_tensor() if isinstance(p, DTensor) else p.detach()
@@ -403,11 +403,14 @@ class Trainer:
         model.load_state_dict(state, assign=True)
         return model
 
-    # -- checkpoints within a phase --
+    # -- checkpoints within a phase
 
     def save_checkpoint(self, folder, step, keep=2):
-        """Writes weights and moments to folder/step<step>, each process its shard, under a temporary name that is renamed at
-        the end, and removes all but the newest `keep`. With several machines the folder must be on a file system they share."""
+        """Writes weights and moments to folder/step<step>, each process its shard, and removes all but the newest
+        `keep`.
+
+        The checkpoint is renamed when it is whole. With several machines the folder must be on a file system they
+        share. """
         path = Path(folder) / f"step{step:06d}"
         partial = path.with_name(path.name + ".partial")
         if self.rank == 0:
@@ -423,7 +426,8 @@ class Trainer:
                 shutil.rmtree(old)
 
     def load_checkpoint(self, folder):
-        """Reads the newest checkpoint in a folder -> its step, 0 when there is none. The number of processes may be another."""
+        """Reads the newest checkpoint in a folder -> its step, 0 when there is none. The number of processes may
+        differ."""
         found = checkpoints(folder)
         if not found:
             return 0

@@ -1,4 +1,5 @@
-"""What is asked and what counts as right: one object a domain. The algorithm, the sampler and the trainer know none by name.
+"""What is asked and what counts as right: one object a domain. The algorithm, the sampler and the trainer know none by
+name.
 
 Another domain is one file with one class, and no edit elsewhere:
 
@@ -16,7 +17,8 @@ TASKS = {"math": Math, "sums": Sums}
 
 
 def load_task(name):
-    """The task that --task names: math, sums, or FILE.py:CLASS. Raises ValueError, or FileNotFoundError for no such file."""
+    """The task that --task names: math, sums, or FILE.py:CLASS. Raises ValueError, or FileNotFoundError for no such
+    file."""
     if name in TASKS:
         return TASKS[name]()
     file, _, wanted = name.rpartition(":")

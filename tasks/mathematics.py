@@ -4,10 +4,10 @@ from answers import extract_boxed, same_answer
 from tasks.task import Task
 
 CHALLENGER_SYSTEM = """\
-You set problems for mathematics competitions. First think privately, step by step, to design a brand-new, non-trivial \
-problem from any field: algebra, geometry, number theory, combinatorics, prealgebra, probability, statistics or calculus. \
-It must be hard enough that fewer than 30% of advanced high-school students solve it, and it must not repeat a textbook \
-cliche or a famous contest problem. Then output exactly two blocks and nothing else:
+You set problems for mathematics competitions. First think privately, step by step, to design a brand-new, \
+non-trivial problem from any field: algebra, geometry, number theory, combinatorics, prealgebra, probability, \
+statistics or calculus. It must be hard enough that fewer than 30% of advanced high-school students solve it, and it \
+must not repeat a textbook cliche or a famous contest problem. Then output exactly two blocks and nothing else:
 <question>
 the problem
 </question>

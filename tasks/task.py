@@ -7,9 +7,8 @@ from tasks.similarity import bleu_distances
 class Task:
     """What a run is about. A subclass gives the two prompts and reads the two roles' completions; most extend `Math`.
 
-    A task whose questions have computable answers also defines `truth(question) -> str | None` (None: the question is not
-    well posed). Truth measures how good the labels are; the Solver sees it only under `--labels truth`.
-    """
+    A task whose questions have computable answers also defines `truth(question) -> str | None` (None: the question is
+    not well posed). Truth measures how good the labels are; the Solver sees it only under `--labels truth`. """
 
     challenger_prompt: tuple  # (system, user) messages that ask for one new question
     solver_system: str  # system message of every question
@@ -32,7 +31,7 @@ class Task:
 
     def majority(self, answers, count_unboxed=True):
         """(the most frequent answer, its share of `answers`), by `same`; see `answers.majority`."""
-        return majority(answers, same=self.same, count_unboxed=count_unboxed)
+        return majority(answers, count_unboxed=count_unboxed)
 
     def distances(self, questions):
         """What the repetition penalty clusters by -> symmetric [B, B], 0 for equal questions."""

@@ -28,10 +28,10 @@ sys.path.insert(0, str(ROOT))
 
 from common import wait
 from evaluate import SOLVER_SYSTEM, read_questions
-from grpo import copy_rate, matmul_rate
 from kernels.attention import paged_attention_triton
 from kernels.draw import draw_triton
 from model import ModelConfig, Tokenizer, Transformer, load
+from plan import copy_rate, matmul_rate
 from sample import PagedCache, Rows, Sampler
 
 QWEN3_4B = dict(model_type="qwen3", vocab_size=151_936, hidden_size=2560, num_hidden_layers=36, num_attention_heads=32,

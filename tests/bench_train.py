@@ -28,10 +28,12 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from bench_sample import QWEN3_4B, medians
 from processes import run_processes
 
+from common import compute_dtype, wait
 from evaluate import SOLVER_SYSTEM, read_questions
-from grpo import Rollout, Trainer, copy_weights, group_advantages, matmul_rate, wait
+from grpo import GRPOConfig, Rollout, Trainer, copy_weights, group_advantages
 from kernels.logprob import linear_logprob
 from model import ModelConfig, Tokenizer, Transformer, load
+from plan import matmul_rate
 from sample import Sampler
 
 TINY = ROOT / "tiny"
@@ -46,7 +48,7 @@ def reward(text):
 def our_steps(prompts, tokenizer):
     """A function that makes one step, sampling included -> tokens drawn."""
     sampler = Sampler(load(TINY), tokenizer, PROMPTS * N)
-    trainer = Trainer(load(TINY), lr=LR, kl_coef=0.01, token_budget=2048)
+    trainer = Trainer(load(TINY), GRPOConfig(), LR)
 
     def step(seed):
         copy_weights(trainer.policy.model, sampler.model)
@@ -110,13 +112,12 @@ def cpu(rounds=3, steps=4):
             took["ours"].append(time.perf_counter() - start)
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"):
             took["trl"] += trl_steps(prompts, tokenizer, steps + 1, folder)
-    trainer = Trainer(load(TINY), lr=LR, token_budget=2048)
+    trainer = Trainer(load(TINY), GRPOConfig(), LR)
     rollouts = some_rollouts(prompts, PROMPTS * N)
     shares, rate = [], []
     for _ in range(9):
         rate.append(matmul_rate(trainer.device, torch.float32))
-        trainer.peak_flops = rate[-1]
-        shares.append(trainer.step(rollouts)["flops_share"])
+        shares.append(1e12 * trainer.step(rollouts)["update_tflops"] / rate[-1])
     seconds = {name: median(times) for name, times in took.items()}
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
     print(f"a step of {PROMPTS} x {N} completions of up to {LONGEST} tokens: ours {seconds['ours']:.2f} s "
@@ -130,7 +131,7 @@ def cpu(rounds=3, steps=4):
 def _updates(rank, world, rounds):
     tokenizer = Tokenizer(TINY)
     prompts = [tokenizer.chat(SOLVER_SYSTEM, "What is 17 + 25 - 8?")]
-    trainer = Trainer(load(TINY), lr=LR, token_budget=2048, reshard=False)
+    trainer = Trainer(load(TINY), GRPOConfig(), LR)
     rollouts = some_rollouts(prompts, 320)
     return [trainer.step(rollouts)["update_seconds"] for _ in range(rounds + 1)][1:]
 
@@ -222,12 +223,14 @@ def ours(shape, device, length, rows, head_tokens=32_768, pages_gb=30.0, longest
     print(result, flush=True)
     with torch.device(device):
         model = Transformer(config).to(torch.bfloat16)
-    trainer = Trainer(model, lr=1e-6, token_budget=4 * length, activation_checkpointing=True, compile_blocks=True)
+    cfg = GRPOConfig(token_budget=4 * length, activation_checkpointing=True, compile_blocks=True, reshard=True)
+    trainer = Trainer(model, cfg, lr=1e-6)
     del model
     rollouts = [Rollout([1] * 8, torch.randint(config.vocab_size, (length - 8,)).tolist(), (-1.0)**i) for i in range(rows)]
-    shares = [trainer.step(rollouts) for _ in range(4)][1:]
-    result |= {"update_share": round(median(s["flops_share"] for s in shares), 3),
-               "update_seconds": round(median(s["update_seconds"] for s in shares), 2)}
+    rate = matmul_rate(device, compute_dtype(device), 8192 if device.type == "cuda" else 512) / 1e12
+    steps = [trainer.step(rollouts) for _ in range(4)][1:]
+    result |= {"update_share": round(median(s["update_tflops"] for s in steps) / rate, 3),
+               "update_seconds": round(median(s["update_seconds"] for s in steps), 2)}
     print(result, flush=True)
 
     tokenizer = Tokenizer(TINY)

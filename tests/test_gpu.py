@@ -9,8 +9,9 @@ from bench_sample import QWEN3_4B
 from bench_train import head
 
 from evaluate import SOLVER_SYSTEM
-from grpo import Rollout, Trainer, copy_weights, training_memory
+from grpo import GRPOConfig, Rollout, Trainer, copy_weights
 from model import ModelConfig, Tokenizer, Transformer, load
+from plan import training_memory
 from sample import Sampler
 
 TINY = Path(__file__).parents[1] / "tiny"
@@ -47,7 +48,7 @@ def test_training_step_in_bf16(one_process, how):
     groups = Sampler(load(TINY, "cuda", torch.bfloat16), tokenizer, 64).generate(prompts, n=4, max_tokens=64, seed=1)
     rows = [(p, c) for p, group in zip(prompts, groups) for c in group]
     rollouts = [Rollout(p, c.tokens, 1.0 if i % 2 else -1.0, c.full_logprobs) for i, (p, c) in enumerate(rows)]
-    plain, trainer = (Trainer(load(TINY), "cuda", lr=1e-4, token_budget=2048, **settings) for settings in ({}, how))
+    plain, trainer = (Trainer(load(TINY), GRPOConfig(**{"reshard": True, **settings}), 1e-4, "cuda") for settings in ({}, how))
     before = trainer.policy.model.norm.weight.full_tensor().clone()
     metrics, expected = trainer.step(rollouts), plain.step(rollouts)
     assert metrics["sampler_kl"] < 1e-3 and metrics["entropy"] == pytest.approx(expected["entropy"], rel=0.02)
@@ -67,12 +68,13 @@ def test_memory_is_within_a_tenth_of_the_plan(one_process):
     for checkpointing in (False, True):
         with torch.device("cuda"):
             model = Transformer(config).to(torch.bfloat16)
-        trainer = Trainer(model, lr=1e-5, token_budget=8192, activation_checkpointing=checkpointing)
+        cfg = GRPOConfig(token_budget=8192, activation_checkpointing=checkpointing, reshard=True)
+        trainer = Trainer(model, cfg, lr=1e-5)
         del model
         torch.cuda.reset_peak_memory_stats()
         for _ in range(2):
             trainer.step([Rollout([1] * 56, [2] * 2000, 1.0)] * 16)
-        planned = sum(training_memory(config, 8192, 1, torch.bfloat16, True, checkpointing).values())
+        planned = sum(training_memory(config, cfg, 8192, 1, torch.bfloat16, True).values())
         assert planned == pytest.approx(torch.cuda.max_memory_allocated(), rel=0.1)
         del trainer
 

@@ -12,10 +12,10 @@ from processes import run_processes
 from torch.distributed.tensor import DTensor
 from torch.profiler import ProfilerActivity, profile
 
-import rzero
-from grpo import Rollout, Trainer, training_memory
+from grpo import GRPOConfig, Rollout, Trainer
 from model import ModelConfig, Transformer, read_config
-from rzero import PRESETS, Machine, fitting, memory
+from plan import Machine, fitting, iteration_hours, memory, training_memory
+from rzero import PRESETS
 
 ROOT = Path(__file__).parents[1]
 QWEN3_4B = ModelConfig.from_dict(bench_sample.QWEN3_4B)
@@ -37,7 +37,8 @@ def peak_and_plan(rank, world, checkpointing, reshard=True):
     config = ModelConfig.from_dict(dict(model_type="qwen3", vocab_size=8000, hidden_size=256, num_hidden_layers=6,
                                         num_attention_heads=4, num_key_value_heads=2, head_dim=64, intermediate_size=768,
                                         tie_word_embeddings=True))
-    trainer = Trainer(Transformer(config), lr=1e-5, token_budget=2048, activation_checkpointing=checkpointing, reshard=reshard)
+    cfg = GRPOConfig(token_budget=2048, activation_checkpointing=checkpointing, reshard=reshard)
+    trainer = Trainer(Transformer(config), cfg, lr=1e-5)
     rollouts = [Rollout([1] * 56, [2] * 200, 1.0)] * 16 * world  # two micro-batches for every process
     weights = [p for role in (trainer.policy, trainer.reference) for p in role.parameters()]
     current, peaks = sum((p.to_local() if isinstance(p, DTensor) else p).nbytes for p in weights), []
@@ -49,8 +50,7 @@ def peak_and_plan(rank, world, checkpointing, reshard=True):
         for _, change in sorted(events):
             current += change
             peaks[-1] = max(peaks[-1], current)
-    return min(peaks[1:]), sum(training_memory(config, 2048, world, torch.float32, world > 1, checkpointing,
-                                     reshard=reshard).values())
+    return min(peaks[1:]), sum(training_memory(config, cfg, 2048, world, torch.float32, world > 1).values())
 
 
 @pytest.mark.slow
@@ -67,7 +67,7 @@ def test_the_paper_on_one_card():
     assert parts["AdamW moments"] == 2 * parts["fp32 weights"] == 8 * QWEN3_4B.parameters()
     assert parts["key/value pages"] == 32e9 > 200 * 1000 * 147_456
     assert sum(parts.values()) < 141e9
-    tokens, sampling, updates = rzero.iteration_hours(PRESETS["paper"], QWEN3_4B, H200, 32e9)
+    tokens, sampling, updates = iteration_hours(PRESETS["paper"], QWEN3_4B, H200, 32e9)
     assert 140e6 < tokens < 160e6 and 1 < sampling < 3 and 0.1 < updates < 1
 
 
@@ -85,7 +85,7 @@ def test_what_does_not_fit_is_told_what_would():
 
 
 def plan(*argv):
-    return subprocess.run([sys.executable, ROOT / "rzero.py", "--plan", *argv], cwd=ROOT, capture_output=True, text=True,
+    return subprocess.run([sys.executable, ROOT / "plan.py", *argv], cwd=ROOT, capture_output=True, text=True,
                           check=False)
 
 
@@ -93,8 +93,8 @@ def test_command_line():
     here = plan()
     assert here.returncode == 0 and "left" in here.stdout and "hours" in here.stdout and not here.stderr
     small = plan("--device_gb", "0.001")
-    assert small.returncode == 1 and small.stderr.startswith("rzero.py: the run needs ") and small.stderr.count("\n") == 1
+    assert small.returncode == 1 and small.stderr.startswith("plan.py: the run needs ") and small.stderr.count("\n") == 1
     assert "give --tflops" in small.stdout
-    assert plan("--devices", "0").stderr == "rzero.py: --devices, --device_gb, --tflops and --tb_s must be above 0\n"
+    assert plan("--devices", "0").stderr == "plan.py: --devices, --device_gb, --tflops and --tb_s must be above 0\n"
     assert "did you mean --token_budget?" in plan("--token_budgets", "1").stderr
     assert read_config(ROOT / "tiny").parameters() == 387_648

@@ -17,34 +17,40 @@ import torch
 from processes import run_processes
 from safetensors.torch import load_file
 
+import run as plumbing
 import rzero
-from rzero import Config, Run, challenger_rewards, draw_seed, parse_config, parse_question, solver_rewards, why_dropped
-from tasks import Sums
+from answers import same_answer
+from common import comments_of, parse_settings
+from plan import matmul_rate
+from run import NoQuestions, Run, draw_seed
+from rzero import PRESETS, Config, challenger_rewards, evolve, solver_rewards, why_dropped
+from tasks import Math, Sums
 
 ROOT = Path(__file__).parents[1]
 
 
 def test_question_format():
     good = "I think.\n<question>\nWhat is 1 + 1?\n</question>\n\n\\boxed{2}"
-    assert parse_question(good) == "What is 1 + 1?"
+    assert Math().question(good) == "What is 1 + 1?"
     for bad in ("", "What is 1 + 1? \\boxed{2}", good.replace("\\boxed{2}", "2"), good.replace("</question>", ""),
                 "\\boxed{2}<question>q</question>", "<question> \n</question>\\boxed{2}", "</question><question>q\\boxed{2}"):
-        assert parse_question(bad) is None
+        assert Math().question(bad) is None
 
 
 def test_challenger_rewards_by_hand():
     """p = 0.5 gives 1, 0.9 gives 0.2, 0 and 1 give 0, less each one's share of the four well-formed, all different; the
     malformed gets 0 and is in no cluster; nothing is below 0."""
     questions = ["alpha beta gamma", "delta epsilon zeta", None, "eta theta iota", "kappa lambda mu"]
-    rewards = challenger_rewards(questions, [0.5, 0.9, 0.0, 1.0, 0.4])
+    rewards = challenger_rewards(questions, [0.5, 0.9, 0.0, 1.0, 0.4], Math(), Config())
     np.testing.assert_allclose(rewards, [0.75, 0.0, 0.0, 0.0, 0.55])
-    twice = challenger_rewards(["alpha beta gamma delta"] * 2 + ["eta theta iota kappa"] * 2, [0.5] * 4, penalty_weight=0.5)
+    twice = challenger_rewards(["alpha beta gamma delta"] * 2 + ["eta theta iota kappa"] * 2, [0.5] * 4, Math(),
+                               Config(penalty_weight=0.5))
     np.testing.assert_allclose(twice, [0.75] * 4)
-    assert challenger_rewards([None, None], [0, 0]).tolist() == [0, 0]
+    assert challenger_rewards([None, None], [0, 0], Math(), Config()).tolist() == [0, 0]
 
 
 def test_solver_rewards_and_the_filter():
-    assert solver_rewards(["1/2", "0.5", None, "3"], ["0.5", "0.5", "1", "4"]).tolist() == [1, 1, 0, 0]
+    assert solver_rewards(["1/2", "0.5", None, "3"], ["0.5", "0.5", "1", "4"], same_answer).tolist() == [1, 1, 0, 0]
     kept = [m for m in range(11) if why_dropped("x", m / 10, 0.25) is None]
     assert kept == [3, 4, 5, 6, 7]
     assert [why_dropped("x", p, 0.25) for p in (0.2, 0.8)] == ["too hard", "too easy"]
@@ -65,19 +71,23 @@ def test_seeds_differ_by_place():
 
 
 def test_every_setting_is_documented_and_the_presets_are_valid():
-    assert set(rzero.documentation()) == {f.name for f in fields(Config)}
-    for preset in rzero.PRESETS.values():
+    assert set(comments_of(Config)) == {f.name for f in fields(Config)}
+    for preset in PRESETS.values():
         preset.check()
-    paper = rzero.PRESETS["paper"]
+    paper = PRESETS["paper"]
     assert (paper.challenger_steps, paper.solver_steps, paper.challenger_prompts, paper.challenger_rollouts) == (5, 15, 128, 4)
     assert (paper.solver_prompts, paper.solver_rollouts, paper.pool, paper.answers, paper.solver_lr) == (128, 5, 8000, 10, 1e-6)
+
+
+def parse_config(argv):
+    return parse_settings("rzero.py", rzero.__doc__, PRESETS, argv)
 
 
 @pytest.mark.parametrize("argv, says", [
     (["--solver_stepz", "3"], "unknown setting --solver_stepz; did you mean --solver_steps?"),
     (["--solver_stepz=3"], "did you mean --solver_steps?"),
     (["--iterations", "many"], "argument --iterations: invalid int value: 'many'"),
-    (["--truth", "perhaps"], "argument --truth: 'perhaps' is neither true nor false"),
+    (["--reshard", "perhaps"], "argument --reshard: 'perhaps' is neither true nor false"),
     (["--solver_lr"], "argument --solver_lr: expected one argument"),
     (["--preset", "huge"], "argument --preset: invalid choice: 'huge'"),
     (["stray"], "unknown setting stray"),
@@ -90,8 +100,8 @@ def test_bad_settings_are_one_line(argv, says, capsys):
 
 
 def test_settings_override_the_preset():
-    cfg = parse_config(["--preset", "paper", "--pool", "10", "--truth", "true", "--solver_lr=3e-6"])
-    assert cfg == Config(**{**asdict(rzero.PRESETS["paper"]), "pool": 10, "truth": True, "solver_lr": 3e-6})
+    cfg = parse_config(["--preset", "paper", "--pool", "10", "--reshard", "false", "--solver_lr=3e-6"])
+    assert cfg == Config(**{**asdict(PRESETS["paper"]), "pool": 10, "reshard": False, "solver_lr": 3e-6})
 
 
 def small(folder, **changes):
@@ -114,7 +124,11 @@ def write_heldout(out):
     ({"old_logprobs": "guessed"}, "--old_logprobs is 'guessed'"),
     ({"old_logprobs": "sampler", "importance_cap": 2.0}, "--importance_cap needs --old_logprobs recomputed"),
     ({"labels": "guess"}, "--labels is 'guess'"),
-    ({"labels": "truth", "truth": False}, "needs --truth true"),
+    ({"labels": "truth", "task": "math"}, "--labels truth needs a task whose answers can be computed"),
+    ({"task": "physics"}, "--task is 'physics', but must be math, sums or FILE.py:CLASS"),
+    ({"task": "nowhere.py:Physics"}, "--task names the file 'nowhere.py', which is not there"),
+    ({"task": f"{__file__}:Path"}, "has no class 'Path' that extends tasks.Task"),
+    ({"ratio": "row"}, "--ratio is 'row', but must be token or sequence"),
     ({"out": "/proc/nowhere"}, "cannot write the run folder '/proc/nowhere'"),
     ({"out": __file__}, "cannot write the run folder"),
 ])
@@ -150,7 +164,7 @@ def lines(file):
 
 
 def without_times(rows):
-    clock = ("seconds", "per_second", "flops_share", "peak_memory_gb")
+    clock = ("seconds", "per_second", "update_tflops", "peak_memory_gb")
     return [{k: v for k, v in row.items() if not k.endswith(clock)} for row in rows]
 
 
@@ -158,7 +172,7 @@ def without_times(rows):
 def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "run"
     write_heldout(out)
-    Run(small(out)).run()
+    evolve(Run(small(out)))
     return out
 
 
@@ -174,7 +188,7 @@ def test_a_run_leaves_what_is_promised(finished):
     for q in lines(finished / "iter1" / "questions.jsonl"):
         assert len(q["answers"]) == (4 if q["question"] is not None else 0)
         if q["majority"] is not None:
-            assert q["share"] == sum(rzero.same_answer(a, q["majority"]) for a in q["answers"] if a is not None) / 4
+            assert q["share"] == sum(same_answer(a, q["majority"]) for a in q["answers"] if a is not None) / 4
     steps = [(m["phase"], m["step"]) for m in lines(finished / "metrics.jsonl")]
     assert steps == [("challenger", 1), ("solver", 1), ("solver", 2)]
     for role in ("challenger", "solver"):
@@ -195,7 +209,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(finished, tmp_path):
     config = json.loads((out / "config.json").read_text())
     (out / "config.json").write_text(json.dumps(config | {"heldout": str(out) + ".jsonl"}))
     before = (out / "iter1" / "challenger" / "model.safetensors").stat().st_mtime_ns
-    Run(small(out)).run()
+    evolve(Run(small(out)))
     assert (out / "iter1" / "challenger" / "model.safetensors").stat().st_mtime_ns == before
     for name, tensor in weights(out / "iter1" / "solver").items():
         assert tensor.equal(weights(finished / "iter1" / "solver")[name])
@@ -209,7 +223,7 @@ def test_a_nan_stops_the_run_and_its_phase_goes_on_from_the_checkpoint(finished,
     checkpoint, and ends with the weights of an unbroken run. The trainers are gone after their phases."""
     out = tmp_path / "run"
     write_heldout(out)
-    trainers, real = [], rzero.Trainer.step
+    trainers, real = [], plumbing.Trainer.step
 
     def step(self, rollouts):
         trainers.append(weakref.ref(self))
@@ -217,12 +231,12 @@ def test_a_nan_stops_the_run_and_its_phase_goes_on_from_the_checkpoint(finished,
             rollouts[5].advantage = float("nan")
         return real(self, rollouts)
 
-    monkeypatch.setattr(rzero.Trainer, "step", step)
+    monkeypatch.setattr(plumbing.Trainer, "step", step)
     with pytest.raises(FloatingPointError, match=r"iteration 1, solver, step 2: the loss is nan .* number 5 ") as error:
-        Run(small(out, checkpoint_every=1)).run()
+        evolve(Run(small(out, checkpoint_every=1)))
     assert "\n" not in str(error.value)
     assert [p.name for p in (out / "iter1" / "solver.steps").iterdir()] == ["step000001"]
-    Run(small(out, checkpoint_every=1)).run()
+    evolve(Run(small(out, checkpoint_every=1)))
     assert len(trainers) == 4 and not (out / "iter1" / "solver.steps").exists()
     del error
     gc.collect()
@@ -240,12 +254,13 @@ def test_every_metric_is_in_the_glossary(finished):
     solver = lines(finished / "metrics.jsonl")[-1]
     assert solver["reward_std"] > 0 and 0 <= solver["equal_groups"] <= 1 and solver["advantage_min"] < 0 < solver["advantage_max"]
     assert 0 <= solver["sampler_kl"] < 1e-6 and solver["entropy"] > 0 and solver["seconds"] > solver["update_seconds"] > 0
-    assert solver["completion_tokens_max"] >= solver["completion_tokens"] and 0 < solver["flops_share"] < 1
+    assert solver["completion_tokens_max"] >= solver["completion_tokens"] and \
+        0 < 1e12 * solver["update_tflops"] < matmul_rate(torch.device("cpu"), torch.float32)
 
 
 def _run(rank, world, out):
-    Run(small(out, challenger_steps=1, solver_steps=1)).run()
-    Run(small(str(out) + "-blind", challenger_steps=0, solver_steps=1, heldout="", iterations=2)).run()
+    evolve(Run(small(out, challenger_steps=1, solver_steps=1)))
+    evolve(Run(small(str(out) + "-blind", challenger_steps=0, solver_steps=1, heldout="", iterations=2)))
 
 
 @pytest.mark.slow
@@ -286,5 +301,5 @@ def test_two_nodes_run_as_one(finished, tmp_path):
 def test_nothing_to_learn_from_stops_with_a_reason(tmp_path):
     write_heldout(tmp_path / "run")
     run = Run(small(tmp_path / "run", keep_distance=0.0, answers=3, pool=4, pool_draws=1, challenger_steps=0))
-    with pytest.raises(rzero.NoQuestions, match="no question of 1 x 4"):
-        run.run()
+    with pytest.raises(NoQuestions, match="no question of 1 x 4"):
+        evolve(run)

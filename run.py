@@ -1,0 +1,229 @@
+"""The plumbing of a run: one sampler that plays either role, phases with resume and metrics, measurement.
+
+The algorithm is in rzero.py. It reads from top to bottom because a `Run` does the rest behind a few names.
+"""
+
+import hashlib
+import resource
+import shutil
+import sys
+import time
+from collections import Counter
+from dataclasses import asdict
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from tqdm import tqdm
+
+from common import barrier, compute_dtype, rank_and_world, read_lines, this_device
+from evaluate import evaluate, mean_and_ci, read_questions
+from folder import RunFolder, claim, percent
+from grpo import Rollout, Trainer, copy_weights, group_advantages
+from model import Tokenizer, load, resolve, save
+from sample import Sampler
+from tasks import load_task
+
+# A run may go on with other values of these: they change its length, its place, its speed or its memory, and no draw.
+FREE = ("iterations", "out", "max_rows", "kv_gb", "token_budget", "activation_checkpointing", "compile_blocks",
+        "reference_on_host", "reshard", "checkpoint_every")
+
+
+class NoQuestions(RuntimeError):
+    """The Challenger asked nothing that the Solver could learn from."""
+
+
+def draw_seed(*key):
+    """The seed of the draws that a key names, such as (seed, iteration, phase, step)."""
+    return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:7], "big")
+
+
+class Run:
+    """What rzero.py works with: settings, task, run folder, and the sampler, into which either role's weights are
+    copied."""
+
+    def __init__(self, cfg):
+        """Checks all that can be checked before any work. Raises OSError or ValueError, in one line, for bad input."""
+        cfg.check()
+        self.cfg, self.task, self.device = cfg, load_task(cfg.task), this_device()
+        self.truth = getattr(self.task, "truth", None)
+        if cfg.labels == "truth" and self.truth is None:
+            raise ValueError(f"--labels truth needs a task whose answers can be computed, which {cfg.task} is not")
+        self.heldout = read_questions(cfg.heldout) if cfg.heldout else []
+        base = resolve(cfg.model)
+        self.tokenizer = Tokenizer(base)
+        self.challenger_prompt = self.tokenizer.chat(*self.task.challenger_prompt)
+        model = load(base, self.device, compute_dtype(self.device))
+        self.sampler = Sampler(model, self.tokenizer, cfg.max_rows, cfg.kv_gb or None)
+        self.folder = RunFolder(cfg.out, base)
+        self.rank, _ = rank_and_world()
+        if self.rank == 0:
+            claim(self.folder.path, asdict(cfg), FREE)
+        self.spent = Counter()  # seconds in each use of the sampler, and tokens drawn, since the step began
+
+    # -- what the parts of the algorithm ask for
+
+    def weights(self, role, iteration):
+        """A role's weights after an iteration; on the CPU, in the memory of their file."""
+        return load(self.folder.weights(role, iteration), dtype=None)
+
+    def solver_prompt(self, question):
+        return self.tokenizer.chat(self.task.solver_system, question)
+
+    def text(self, completion):
+        return self.tokenizer.decode(completion.tokens)
+
+    def sample(self, weights, prompts, n, max_tokens, key, label):
+        """n completions of each prompt under these weights -> a list for each prompt.
+
+        key: what the draws are a function of, besides the seed. label: of the progress bar and of the seconds in the
+        metrics. """
+        cfg, start = self.cfg, time.perf_counter()
+        copy_weights(weights, self.sampler.model)
+        groups = self.sampler.generate(prompts, n=n, max_tokens=max_tokens, temperature=cfg.temperature,
+                                       top_p=cfg.top_p, seed=draw_seed(cfg.seed, *key), progress=label)
+        self.spent[f"{label}_seconds"] += time.perf_counter() - start
+        self.spent["tokens"] += sum(len(c.tokens) for group in groups for c in group)
+        return groups
+
+    def phase(self, role, iteration, steps, lr):
+        """The steps of a phase that are still to be made, one `Step` at a time. The role starts from its last weights,
+        or from the phase's last checkpoint; after the last step its weights are saved."""
+        cfg, checkpoints = self.cfg, self.folder.checkpoints(role, iteration)
+        trainer = Trainer(self.weights(role, iteration - 1), cfg, lr, self.device)
+        done = trainer.load_checkpoint(checkpoints)
+        self.folder.rewind(role, iteration, done)
+        bar = tqdm(range(done, steps), initial=done, total=steps, desc=f"iteration {iteration}, {role}", unit=" steps",
+                   disable=self.rank > 0)
+        for index in bar:
+            step = Step(self, trainer, role, iteration, index)
+            yield step
+            bar.set_postfix_str("reward {reward:.3f}, p {share:.2f}, {completion_tokens:.0f} tokens each, "
+                                "{tokens_per_second:,.0f} tokens/s".format(**step.metrics))
+            if cfg.checkpoint_every and (index + 1) % cfg.checkpoint_every == 0 and index + 1 < steps:
+                trainer.save_checkpoint(checkpoints, index + 1)
+        model = trainer.gather()
+        if self.rank == 0:
+            save(model, self.folder.weights(role, iteration), self.tokenizer)
+            shutil.rmtree(checkpoints, ignore_errors=True)
+        barrier()
+
+    def finished(self, part, iteration):
+        """Whether the folder holds a part of an iteration: challenger, questions.jsonl or solver."""
+        return (self.folder.iteration(iteration) / part).exists()
+
+    def write_questions(self, iteration, rows):
+        """Writes the pool of questions, with their true answers where these can be computed."""
+        if self.truth:
+            rows = [row | {"truth": row["question"] and self.truth(row["question"])} for row in rows]
+        self.folder.write_questions(iteration, rows)
+        barrier()
+
+    def kept_questions(self, iteration):
+        """The questions of an iteration that the Solver learns from. Raises NoQuestions when there is none."""
+        cfg = self.cfg
+        kept = [row for row in self.folder.kept_questions(iteration) if row[cfg.labels] is not None]
+        if not kept:
+            raise NoQuestions(f"iteration {iteration}: no question of {cfg.pool_draws} x {cfg.pool} was fit to learn "
+                              f"from; {self.folder.questions(iteration)} says why. Begin another --out with a wider "
+                              "--keep_distance or a larger --pool")
+        return kept
+
+    def shuffled(self, items, count, key):
+        """At least `count` items: all of them in a random order, then again in another, as often as it takes."""
+        rng = np.random.default_rng(draw_seed(self.cfg.seed, *key))
+        passes = max(1, -(-count // len(items)))
+        return [items[i] for _ in range(passes) for i in rng.permutation(len(items))]
+
+    # -- what came of it
+
+    def measure(self, iteration):
+        """Adds the Solver's held-out accuracy after an iteration, and how good its questions were, to eval.jsonl."""
+        known = iteration in self.folder.evaluated()
+        barrier()  # all have looked before rank 0 writes
+        if known:
+            return
+        row = {"iteration": iteration, **self.held_out(iteration)}
+        if iteration:
+            questions = read_lines(self.folder.questions(iteration))
+            kept, asked = self.folder.kept_questions(iteration), [q for q in questions if q["question"] is not None]
+            row |= {"kept": len(kept), "pool": len(questions), "share": float(np.mean([q["share"] for q in asked]))}
+            if self.truth:
+                right = [q["truth"] is not None and self.task.same(q["majority"], q["truth"]) for q in kept]
+                row |= {"label_accuracy": float(np.mean(right)) if kept else None,
+                        "well_posed": float(np.mean([q["truth"] is not None for q in asked]))}
+        self.folder.log_eval(row)
+        if self.heldout and self.rank == 0:
+            print(f"{f'iteration {iteration}' if iteration else 'base model'}: held-out mean {percent(row['mean'])} %, "
+                  f"greedy {percent(row['greedy'])} %", flush=True)
+        barrier()
+
+    def held_out(self, iteration):
+        """The Solver's accuracy on the held-out questions after an iteration, as eval.jsonl has it."""
+        if not self.heldout:
+            return {}
+        copy_weights(self.weights("solver", iteration), self.sampler.model)
+        cfg = self.cfg
+        result = evaluate(self.sampler, self.heldout, samples=cfg.heldout_samples, max_tokens=cfg.max_answer_tokens,
+                          seed=draw_seed(cfg.seed, "held-out"), progress="held-out")
+        mean, mean_ci = mean_and_ci(result.sampled)
+        greedy, greedy_ci = mean_and_ci(result.greedy)
+        return {"mean": mean, "mean_ci": mean_ci, "greedy": greedy, "greedy_ci": greedy_ci,
+                "completion_tokens": result.completion_tokens, "worked": result.worked}
+
+    def report(self):
+        """Prints the table of results, and where everything is."""
+        if self.rank == 0:
+            print(f"\n{self.folder.table()}\n\npercent (tokens: a mean count), +- 95 % intervals; all of it is in "
+                  f"{self.folder.path}/")
+            if self.truth and self.cfg.labels == "majority":
+                print(f"label accuracy is known because the answers of the task {self.cfg.task} can be computed; no "
+                      "model learns from them")
+
+
+class Step:
+    """One GRPO step of a phase. index: from 0. key: what its draws are a function of. policy: the model being
+    trained."""
+
+    def __init__(self, run, trainer, role, iteration, index):
+        self.run, self.trainer, self.policy = run, trainer, trainer.policy.model
+        self.role, self.iteration, self.index, self.key = role, iteration, index, (iteration, role, index)
+        self.start, run.spent = time.perf_counter(), Counter()
+
+    def learn(self, prompts, completions, rewards_GN, **metrics):
+        """Trains on one completion for each of G * N prompts, in the order of the groups, and logs the step.
+
+        metrics: what the caller knows of the step. Raises FloatingPointError naming the step and the rollouts.
+        """
+        advantages_GN = group_advantages(rewards_GN, self.run.cfg.normalise_std)
+        rollouts = [Rollout(prompt, c.tokens, a, c.full_logprobs)
+                    for prompt, c, a in zip(prompts, completions, advantages_GN.flatten().tolist(), strict=True)]
+        try:
+            update = self.trainer.step(rollouts)
+        except FloatingPointError as error:
+            raise FloatingPointError(
+                f"iteration {self.iteration}, {self.role}, step {self.index + 1}: {error} (in the order of the "
+                "prompts, from 0). What was finished, and the last checkpoint, are intact") from None
+        lengths = [len(c.tokens) for c in completions]
+        self.metrics = {
+            "iteration": self.iteration, "phase": self.role, "step": self.index + 1, **metrics,
+            "reward": rewards_GN.mean(), "reward_std": rewards_GN.std(),
+            "equal_groups": (np.ptp(rewards_GN, 1) == 0).mean(),
+            "advantage_min": advantages_GN.min().item(), "advantage_max": advantages_GN.max().item(),
+            "completion_tokens": np.mean(lengths), "completion_tokens_max": max(lengths),
+            "truncated": np.mean([not c.finished for c in completions]), **update, **self.cost()}
+        self.run.folder.log(self.metrics)
+
+    def cost(self):
+        """What the step took: seconds, of which in the sampler, tokens, peak memory; each the maximum over
+        processes."""
+        if self.run.device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated()
+        else:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        own = {"seconds": time.perf_counter() - self.start, **self.run.spent, "peak_memory_gb": peak / 1e9}
+        largest = torch.tensor(list(own.values()), dtype=torch.float64, device=self.run.device)
+        if dist.is_initialized():
+            dist.all_reduce(largest, dist.ReduceOp.MAX)
+        largest = dict(zip(own, largest.tolist()))
+        return largest | {"tokens_per_second": largest["tokens"] / largest["seconds"]}
