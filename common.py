@@ -1,5 +1,4 @@
-"""What every room needs and no reader needs to know: files that appear whole, settings from a command line, processes
-and devices."""
+"""What every room needs and no reader needs to know: files, settings of a command line, processes, devices."""
 
 import argparse
 import difflib
@@ -12,8 +11,6 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-
-# ---- files
 
 
 def write_whole(path, text):
@@ -42,9 +39,6 @@ def read_json(file):
     if not isinstance(value, dict):
         raise ValueError(f"{file} does not hold a JSON object")
     return value
-
-
-# ---- settings
 
 
 class Parser(argparse.ArgumentParser):
@@ -98,14 +92,11 @@ def require_least(settings, least, *names):
             raise ValueError(f"--{name} is {getattr(settings, name)}, but must be at least {least}")
 
 
-def require_one_of(settings, **choices):
-    """Raises ValueError, naming the setting, where one is none of its choices."""
-    for name, valid in choices.items():
-        if getattr(settings, name) not in valid:
-            raise ValueError(f"--{name} is {getattr(settings, name)!r}, but must be {' or '.join(valid)}")
-
-
-# ---- processes
+def require_one_of(settings, choices, *names):
+    """Raises ValueError, naming the setting, where one of these is none of the choices."""
+    for name in names:
+        if getattr(settings, name) not in choices:
+            raise ValueError(f"--{name} is {getattr(settings, name)!r}, but must be {' or '.join(choices)}")
 
 
 def start_processes(alone=True):
@@ -130,9 +121,6 @@ def barrier():
     """Waits until all processes are here, so that what rank 0 wrote before is there for all."""
     if dist.is_initialized():
         dist.barrier()
-
-
-# ---- devices
 
 
 def this_device():

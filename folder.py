@@ -1,14 +1,13 @@
 """The run folder: what is finished, its settings, its metrics, the weights of each role, the table of results.
 
-    config.json                        the settings
-    metrics.jsonl                      one object per GRPO step
-    eval.jsonl                         one object per iteration, 0 being the base
-    iter1/challenger/ iter1/solver/    the weights after iteration 1, as Hugging Face folders
-    iter1/questions.jsonl              the pool of questions, with their votes
-    iter1/solver.steps/                checkpoints within a phase, removed at its end
+    config.json  metrics.jsonl  eval.jsonl    the settings; an object per GRPO step; an object per iteration, 0 the base
+    iter1/challenger/  iter1/solver/          the weights after iteration 1, as Hugging Face folders
+    iter1/questions.jsonl                     the pool of questions, with their votes
+    iter1/solver.steps/                       checkpoints within a phase, removed at its end
 
 Every finished part appears whole, under its final name, so the folder is its own state machine: what is there is not
-redone. Only rank 0 writes. """
+redone. Only rank 0 writes.
+"""
 
 import json
 from pathlib import Path
@@ -56,71 +55,53 @@ class RunFolder:
     """The files of one R-Zero run."""
 
     def __init__(self, path, base):
-        """path: of the folder. base: the folder of the base model, which is every role's weights after iteration 0."""
-        self.path, self.base = Path(path), Path(base)
+        """path: of the folder. base: the folder of the base model, the weights of both roles after iteration 0."""
+        self.path, self.base, self.writes = Path(path), Path(base), rank_and_world()[0] == 0
         self.metrics, self.evals = self.path / "metrics.jsonl", self.path / "eval.jsonl"
-        self.writes = rank_and_world()[0] == 0
-        for file in (self.metrics, self.evals):
-            self.drop_cut_off_line(file)
+        for file in (self.metrics, self.evals):  # a killed process may leave half of a line that it was appending
+            if self.writes and file.exists() and not (text := file.read_text(encoding="utf-8")).endswith("\n"):
+                write_whole(file, text[:text.rfind("\n") + 1])
 
-    def drop_cut_off_line(self, file):
-        """Removes what a killed process left of a line that it was appending."""
-        if self.writes and file.exists() and not (text := file.read_text(encoding="utf-8")).endswith("\n"):
-            write_whole(file, text[:text.rfind("\n") + 1])
+    def part(self, name, iteration):
+        """A part of an iteration: challenger, questions.jsonl, solver."""
+        return self.path / f"iter{iteration}" / name
+
+    def weights(self, role, iteration):
+        """The folder of a role's weights after an iteration."""
+        return self.part(role, iteration) if iteration else self.base
+
+    def questions(self, iteration):
+        """The pool of questions of an iteration."""
+        return read_lines(self.part("questions.jsonl", iteration))
+
+    def write_questions(self, iteration, rows):
+        if self.writes:
+            file = self.part("questions.jsonl", iteration)
+            file.parent.mkdir(exist_ok=True)
+            write_lines(file, rows)
+
+    def log(self, row):
+        """Appends the metrics of a step. All that a run measures passes through here: another logger is a line more."""
+        self.append(self.metrics, row)
 
     def append(self, file, row):
         if self.writes:
             with open(file, "a", encoding="utf-8") as f:
                 f.write(json.dumps(row) + "\n")
 
-    def iteration(self, i):
-        return self.path / f"iter{i}"
-
-    def weights(self, role, i):
-        """The folder of a role's weights after iteration i."""
-        return self.iteration(i) / role if i else self.base
-
-    def checkpoints(self, role, i):
-        """Where the checkpoints of an unfinished phase are."""
-        return self.iteration(i) / f"{role}.steps"
-
-    def questions(self, i):
-        """The pool of questions of iteration i, as a file."""
-        return self.iteration(i) / "questions.jsonl"
-
-    def kept_questions(self, i):
-        """The questions of iteration i that the Solver learns from."""
-        return [row for row in read_lines(self.questions(i)) if row["dropped"] is None]
-
-    def write_questions(self, i, rows):
-        if self.writes:
-            self.iteration(i).mkdir(exist_ok=True)
-            write_lines(self.questions(i), rows)
-
-    def log(self, row):
-        """Appends the metrics of a step. All that a run measures passes through here: another logger is a line more."""
-        self.append(self.metrics, row)
-
-    def rewind(self, phase, i, step):
+    def rewind(self, phase, iteration, step):
         """Removes what an interrupted try at a phase logged after `step` steps, before these are made again."""
         rows = read_lines(self.metrics)
-        kept = [row for row in rows if (row["iteration"], row["phase"]) != (i, phase) or row["step"] <= step]
+        kept = [row for row in rows if (row["phase"], row["iteration"]) != (phase, iteration) or row["step"] <= step]
         if self.writes and len(kept) < len(rows):
             write_lines(self.metrics, kept)
 
-    def evaluated(self):
-        """The objects of eval.jsonl by iteration."""
-        return {row["iteration"]: row for row in read_lines(self.evals)}
-
-    def log_eval(self, row):
-        self.append(self.evals, row)
-
     def table(self):
         """eval.jsonl as a table, in percent."""
-        rows = [["iteration", "held-out mean", "held-out greedy", "label accuracy", "mean p", "kept", "worked",
-                 "tokens"]]
-        for i, row in self.evaluated().items():
-            rows.append([f"{i or 'base':>9}", percent(row.get("mean"), row.get("mean_ci")),
+        names = "iteration", "held-out mean", "held-out greedy", "label accuracy", "mean p", "kept", "worked", "tokens"
+        rows = [names]
+        for row in read_lines(self.evals):
+            rows.append([f"{row['iteration'] or 'base':>9}", percent(row.get("mean"), row.get("mean_ci")),
                          percent(row.get("greedy"), row.get("greedy_ci")), percent(row.get("label_accuracy")),
                          percent(row.get("share")), percent(row["kept"] / row["pool"] if "kept" in row else None),
                          percent(row.get("worked")),

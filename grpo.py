@@ -8,12 +8,9 @@ For completions o_1..o_N of one prompt with rewards r_1..r_N
 where rho_it is the policy's probability of token t of o_i over its probability at the time of sampling, and kl_it is
 the k3 estimate of the KL divergence to the reference. The prompt is not trained on; the stop token is.
 
-A row is prompt + completion, right-padded. Rows are sorted by length and cut into micro-batches by a token budget. The
-loss is divided once, by the count over the whole mini-batch and all processes, so the number of micro-batches and of
-processes changes nothing but speed and memory.
-
-With torch.distributed initialised, FSDP2 shards the fp32 weights, their gradients and AdamW's moments over the
-processes, and computes in bf16 on CUDA. Without it (one process on a CPU) the same code runs on whole tensors.
+A row is prompt + completion, right-padded. The loss is divided once, by the count over the whole mini-batch and all
+processes, so the number of micro-batches and of processes changes nothing but speed and memory. FSDP2 shards the fp32
+weights, gradients and AdamW's moments, and computes in bf16 on CUDA. One process on a CPU needs no process group.
 
 Shapes: G prompts (groups), N completions per prompt, B rows, T tokens, M trained tokens of a micro-batch, D width.
 """
@@ -39,8 +36,6 @@ from torch.utils.checkpoint import checkpoint
 from common import barrier, compute_dtype, rank_and_world, require_least, require_one_of
 from kernels.logprob import linear_logprob
 from model import Transformer
-
-# ---- settings
 
 
 @dataclass
@@ -71,15 +66,12 @@ class GRPOConfig:
         require_least(self, 0, "kl_coef", "clip_low", "clip_high", "clip_dual", "importance_cap", "weight_decay")
         require_least(self, 1e-9, "temperature", "max_grad_norm")
         require_least(self, 1, "mini_batches", "token_budget")
-        kinds = ("token", "sequence")
-        require_one_of(self, ratio=kinds, average=kinds, old_logprobs=("recomputed", "sampler"))
+        require_one_of(self, ("token", "sequence"), "ratio", "average")
+        require_one_of(self, ("recomputed", "sampler"), "old_logprobs")
         if self.old_logprobs == "sampler" and self.importance_cap:
             raise ValueError("--importance_cap needs --old_logprobs recomputed: the sampler's has that weight already")
         if self.reference_on_host and not torch.cuda.is_available():
             raise ValueError("--reference_on_host true needs a CUDA device")
-
-
-# ---- advantages and loss
 
 
 def group_advantages(rewards_GN, normalise_std=True, eps=1e-6):
@@ -99,9 +91,8 @@ def group_advantages(rewards_GN, normalise_std=True, eps=1e-6):
 def token_weights(mask, average, denominator=None):
     """The weight of each token in the loss -> [B, T].
 
-    mask: [B, T], 1 where a token is trained. average "token": all tokens weigh the same. "sequence": all rows weigh the
-    same, and a row's tokens share its weight. denominator: the number of tokens (rows) of the mini-batch that these
-    rows belong to; their own number when not given. """
+    mask: [B, T], 1 where a token is trained. average: what weighs the same, "token"s or "sequence"s. denominator: the
+    number of tokens (rows) of the whole mini-batch that these rows are a part of; their own number when not given. """
     weight = mask.to(torch.promote_types(mask.dtype, torch.float32))
     if average == "sequence":
         weight = weight / weight.sum(1, keepdim=True).clamp(min=1)
@@ -144,16 +135,12 @@ def grpo_loss(logprobs, old_logprobs, ref_logprobs, advantages, mask, cfg, denom
     return loss, metrics
 
 
-# ---- batches
-
-
 @dataclass
 class Rollout:
-    """One row to learn from: token ids of the prompt and of the completion, the completion's advantage, and the
-    logprobs of its tokens under the sampler, at the temperature alone, where they are known."""
+    """One row to learn from. logprobs: of the completion's tokens under the sampler, before top-k and top-p, if known."""
 
-    prompt: list
-    completion: list
+    prompt: list  # token ids
+    completion: list  # token ids
     advantage: float
     logprobs: list | None = None
 
@@ -204,9 +191,6 @@ def pad(rows, device):
     return MicroBatch(tokens_BT, mask_BT, advantage_B, sampler_BT)
 
 
-# ---- trainer
-
-
 class Policy(nn.Module):
     """The model as the loss sees it. The head is part of this one forward, so that FSDP gathers it once."""
 
@@ -227,17 +211,14 @@ class Policy(nn.Module):
 
 @torch.no_grad()
 def copy_weights(source, target):
-    """Copies one `Transformer`'s weights into another, in the target's dtype and on its device.
-
-    A source that a `Trainer` has sharded is copied whole; all processes call it then.
-    """
+    """Copies one `Transformer`'s weights into another, in the target's dtype and on its device. A source that a
+    `Trainer` has sharded is copied whole; all processes call it then."""
     for p, q in zip(source.parameters(), target.parameters(), strict=True):
         q.copy_(p.to(q.dtype).full_tensor() if isinstance(p, DTensor) else p)
 
 
 class Trainer:
-    """Trains one role for one phase: fp32 master weights, AdamW, and a frozen copy of the starting weights as
-    reference.
+    """Trains one role for one phase: fp32 master weights, AdamW, and the frozen starting weights as reference.
 
     Every process passes the same rollouts and computes its share of them.
     """
@@ -264,10 +245,8 @@ class Trainer:
                                            betas=(0.9, 0.999), fused=True)
 
     def _shard(self, source, dtype, on_host=False):
-        """A `Policy` with a copy of the source's weights in dtype, sharded over the processes when there are any.
-
-        It is built on meta, so no process ever holds more than its shard and one whole tensor.
-        """
+        """A `Policy` with a copy of the source's weights in dtype, sharded over the processes when there are any. It is
+        built on meta, so no process ever holds more than its shard and one whole tensor."""
         with torch.device("meta"):
             policy = Policy(Transformer(source.config))
         if dist.is_initialized():
@@ -292,8 +271,7 @@ class Trainer:
         """One GRPO step on a list of `Rollout`s, `mini_batches` optimizer updates -> metrics.
 
         Means over the updates: loss, those of `grpo_loss`, entropy and, where the rollouts have logprobs, sampler_kl.
-        The largest of the updates: grad_norm. update_seconds; update_tflops, 10^12 FLOP/s of all processes together,
-        recomputed activations not counted.
+        grad_norm: the largest of the updates. update_tflops: of all processes, recomputed activations not counted.
 
         Raises ValueError for a row without completion tokens, or without the sampler's logprobs where they are needed;
         FloatingPointError when a loss or gradient is not finite, naming the rollouts by their index in the list. The
@@ -323,10 +301,8 @@ class Trainer:
         return metrics | {"update_seconds": seconds, "update_tflops": flops / seconds / 1e12}
 
     def _update(self, rollouts, batches, first):
-        """One optimizer update on a mini-batch of rollouts, of which this process has `batches` -> metrics.
-
-        first: the index of the mini-batch's first rollout in the step, for the error message.
-        """
+        """One optimizer update on a mini-batch, of which this process has `batches` -> metrics. first: the index of its
+        first rollout in the step, for the error message."""
         sums = {}
         for i, batch in enumerate(batches):
             if not self.reshard:
@@ -391,11 +367,9 @@ class Trainer:
     def gather(self):
         """The trained `Transformer`, whole, fp32 and on the CPU, for rank 0; None for the others. All processes call
         it."""
-        state = {}
-        for name, p in self.policy.model.named_parameters():
-            weight = p.detach().full_tensor() if isinstance(p, DTensor) else p.detach()
-            if self.rank == 0:
-                state[name] = weight.cpu()
+        whole = ((name, p.detach().full_tensor() if isinstance(p, DTensor) else p.detach())
+                 for name, p in self.policy.model.named_parameters())
+        state = {name: p.cpu() for name, p in whole if self.rank == 0}  # every process takes part in each full_tensor
         if self.rank:
             return None
         with torch.device("meta"):

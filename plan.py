@@ -8,13 +8,13 @@ are those of rzero.py. """
 
 import os
 import sys
-import time
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch.utils.benchmark import Timer
 
-from common import Parser, compute_dtype, free_memory, parse_settings, this_device, wait
+from common import Parser, compute_dtype, free_memory, parse_settings, this_device
 from kernels.logprob import chunk_tokens
 from model import read_config, resolve
 from rzero import PRESETS
@@ -36,43 +36,27 @@ class Machine:
     tb_s: float | None
 
 
-# ---- rates
-
-
-def matmul_rate(device, dtype, size=1024, rounds=9):
-    """FLOP/s of the product of two square matrices, the quickest of `rounds`: what the device can do at most."""
+def matmul_rate(device, dtype, size=1024):
+    """FLOP/s of the product of two square matrices: what the device can do at most."""
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in "ab")
-    return 2 * size**3 / quickest(lambda: a @ b, device, rounds, repeat=4)
+    return 2 * size**3 / quickest("a @ b", a=a, b=b)
 
 
 def copy_rate(device, numbers=2**26):
-    """Bytes read and written per second by a copy within the device's memory, the quickest of 5."""
+    """Bytes read and written per second by a copy within the device's memory."""
     source = torch.zeros(numbers, device=device)
-    target = torch.empty_like(source)
-    return 2 * source.nbytes / quickest(lambda: target.copy_(source), device, rounds=5)
+    return 2 * source.nbytes / quickest("b.copy_(a)", a=source, b=torch.empty_like(source))
 
 
-def quickest(call, device, rounds, repeat=1):
-    """Seconds of a call in the quickest of `rounds`, each of `repeat` calls."""
-    seconds = []
-    for _ in range(rounds):
-        wait(device)
-        start = time.perf_counter()
-        for _ in range(repeat):
-            call()
-        wait(device)
-        seconds.append((time.perf_counter() - start) / repeat)
-    return min(seconds)
-
-
-# ---- memory
+def quickest(statement, **names):
+    """Seconds of a statement in the quickest of several rounds."""
+    timer = Timer(statement, globals=names, num_threads=torch.get_num_threads())
+    return min(timer.blocked_autorange(min_run_time=0.3).times)
 
 
 def training_memory(config, cfg, tokens, devices, dtype, sharded):
-    """What a `Trainer` takes at its peak on each device, in bytes -> {what: bytes}.
-
-    config: `ModelConfig`. cfg: `GRPOConfig`. tokens: of a micro-batch, at least token_budget or the longest row. dtype:
-    of the computation. sharded: by FSDP over `devices`, of which there may be one. """
+    """What a `Trainer` takes at its peak on each device -> {what: bytes}. tokens: of a micro-batch, at least token_budget
+    or the longest row. dtype: of the computation. sharded: by FSDP over `devices`, of which there may be one."""
     D, F, attended = config.width, config.ffn, (config.heads + config.kv_heads) * config.head_dim
     weights, size = config.parameters(), dtype.itemsize
     outer = weights - config.layers * config.block_parameters()  # the embedding, the head, the last norm
@@ -137,9 +121,6 @@ def fitting(cfg, config, machine):
     return None
 
 
-# ---- time
-
-
 def iteration_hours(cfg, config, machine, page_bytes):
     """(tokens drawn in an iteration, hours of sampling, hours of updates), if every device reached its rates."""
     proposals = cfg.challenger_steps * cfg.challenger_prompts * cfg.challenger_rollouts
@@ -158,9 +139,6 @@ def iteration_hours(cfg, config, machine, page_bytes):
     flops = sum(count * config.forward_flops(PROMPT + mean, (PROMPT + mean)**2 / 2, mean)
                 for count, mean in ((proposals, question), (answers, answer)))
     return tokens, sampling, passes * flops / machine.tflops / 1e12 / machine.devices / 3600
-
-
-# ---- the command
 
 
 def plan(cfg, machine):

@@ -24,7 +24,7 @@ from model import Tokenizer, load, resolve, save
 from sample import Sampler
 from tasks import load_task
 
-# A run may go on with other values of these: they change its length, its place, its speed or its memory, and no draw.
+# A run may go on with other values of these: they change its length, place, speed or memory, and no draw.
 FREE = ("iterations", "out", "max_rows", "kv_gb", "token_budget", "activation_checkpointing", "compile_blocks",
         "reference_on_host", "reshard", "checkpoint_every")
 
@@ -74,10 +74,8 @@ class Run:
         return self.tokenizer.decode(completion.tokens)
 
     def sample(self, weights, prompts, n, max_tokens, key, label):
-        """n completions of each prompt under these weights -> a list for each prompt.
-
-        key: what the draws are a function of, besides the seed. label: of the progress bar and of the seconds in the
-        metrics. """
+        """n completions of each prompt under these weights -> a list for each prompt. key: of the draws, with the
+        seed. label: of the progress bar, and of the seconds in the metrics."""
         cfg, start = self.cfg, time.perf_counter()
         copy_weights(weights, self.sampler.model)
         groups = self.sampler.generate(prompts, n=n, max_tokens=max_tokens, temperature=cfg.temperature,
@@ -89,7 +87,7 @@ class Run:
     def phase(self, role, iteration, steps, lr):
         """The steps of a phase that are still to be made, one `Step` at a time. The role starts from its last weights,
         or from the phase's last checkpoint; after the last step its weights are saved."""
-        cfg, checkpoints = self.cfg, self.folder.checkpoints(role, iteration)
+        cfg, checkpoints = self.cfg, self.folder.part(f"{role}.steps", iteration)
         trainer = Trainer(self.weights(role, iteration - 1), cfg, lr, self.device)
         done = trainer.load_checkpoint(checkpoints)
         self.folder.rewind(role, iteration, done)
@@ -110,7 +108,7 @@ class Run:
 
     def finished(self, part, iteration):
         """Whether the folder holds a part of an iteration: challenger, questions.jsonl or solver."""
-        return (self.folder.iteration(iteration) / part).exists()
+        return self.folder.part(part, iteration).exists()
 
     def write_questions(self, iteration, rows):
         """Writes the pool of questions, with their true answers where these can be computed."""
@@ -121,12 +119,12 @@ class Run:
 
     def kept_questions(self, iteration):
         """The questions of an iteration that the Solver learns from. Raises NoQuestions when there is none."""
-        cfg = self.cfg
-        kept = [row for row in self.folder.kept_questions(iteration) if row[cfg.labels] is not None]
+        cfg, rows = self.cfg, self.folder.questions(iteration)
+        kept = [row for row in rows if row["dropped"] is None and row[cfg.labels] is not None]
         if not kept:
+            file = self.folder.part("questions.jsonl", iteration)
             raise NoQuestions(f"iteration {iteration}: no question of {cfg.pool_draws} x {cfg.pool} was fit to learn "
-                              f"from; {self.folder.questions(iteration)} says why. Begin another --out with a wider "
-                              "--keep_distance or a larger --pool")
+                              f"from; {file} says why. Begin another --out with a wider --keep_distance or larger --pool")
         return kept
 
     def shuffled(self, items, count, key):
@@ -139,20 +137,21 @@ class Run:
 
     def measure(self, iteration):
         """Adds the Solver's held-out accuracy after an iteration, and how good its questions were, to eval.jsonl."""
-        known = iteration in self.folder.evaluated()
+        known = any(row["iteration"] == iteration for row in read_lines(self.folder.evals))
         barrier()  # all have looked before rank 0 writes
         if known:
             return
         row = {"iteration": iteration, **self.held_out(iteration)}
         if iteration:
-            questions = read_lines(self.folder.questions(iteration))
-            kept, asked = self.folder.kept_questions(iteration), [q for q in questions if q["question"] is not None]
+            questions = self.folder.questions(iteration)
+            kept = [q for q in questions if q["dropped"] is None]
+            asked = [q for q in questions if q["question"] is not None]
             row |= {"kept": len(kept), "pool": len(questions), "share": float(np.mean([q["share"] for q in asked]))}
             if self.truth:
                 right = [q["truth"] is not None and self.task.same(q["majority"], q["truth"]) for q in kept]
                 row |= {"label_accuracy": float(np.mean(right)) if kept else None,
                         "well_posed": float(np.mean([q["truth"] is not None for q in asked]))}
-        self.folder.log_eval(row)
+        self.folder.append(self.folder.evals, row)
         if self.heldout and self.rank == 0:
             print(f"{f'iteration {iteration}' if iteration else 'base model'}: held-out mean {percent(row['mean'])} %, "
                   f"greedy {percent(row['greedy'])} %", flush=True)

@@ -219,7 +219,7 @@ class Config(GRPOConfig):
         require_least(self, 1e-9, "top_p")
         if self.top_p > 1:
             raise ValueError(f"--top_p is {self.top_p}, but must be at most 1")
-        require_one_of(self, labels=("majority", "truth"))
+        require_one_of(self, ("majority", "truth"), "labels")
 
 
 PRESETS = {

@@ -24,17 +24,9 @@ from common import comments_of, parse_settings
 from plan import matmul_rate
 from run import NoQuestions, Run, draw_seed
 from rzero import PRESETS, Config, challenger_rewards, evolve, solver_rewards, why_dropped
-from tasks import Math, Sums
+from tasks import Math
 
 ROOT = Path(__file__).parents[1]
-
-
-def test_question_format():
-    good = "I think.\n<question>\nWhat is 1 + 1?\n</question>\n\n\\boxed{2}"
-    assert Math().question(good) == "What is 1 + 1?"
-    for bad in ("", "What is 1 + 1? \\boxed{2}", good.replace("\\boxed{2}", "2"), good.replace("</question>", ""),
-                "\\boxed{2}<question>q</question>", "<question> \n</question>\\boxed{2}", "</question><question>q\\boxed{2}"):
-        assert Math().question(bad) is None
 
 
 def test_challenger_rewards_by_hand():
@@ -56,13 +48,6 @@ def test_solver_rewards_and_the_filter():
     assert [why_dropped("x", p, 0.25) for p in (0.2, 0.8)] == ["too hard", "too easy"]
     assert why_dropped(None, 0.0, 0.25) == "no answer"
     assert why_dropped("x", 0.75, 0.25) is None and why_dropped("x", 0.25, 0.25) is None
-
-
-def test_truth_of_the_tiny_task():
-    assert Sums().truth("What is 17 + 25 - 8?") == "34"
-    assert Sums().truth(" What is 3 - 8?\n") == "-5"
-    for bad in ("What is 17?", "What is 1 + ?", "What is 1 +  2?", "What is 12345 + 1?", "What is 1 * 2?", ""):
-        assert Sums().truth(bad) is None
 
 
 def test_seeds_differ_by_place():
@@ -126,8 +111,6 @@ def write_heldout(out):
     ({"labels": "guess"}, "--labels is 'guess'"),
     ({"labels": "truth", "task": "math"}, "--labels truth needs a task whose answers can be computed"),
     ({"task": "physics"}, "--task is 'physics', but must be math, sums or FILE.py:CLASS"),
-    ({"task": "nowhere.py:Physics"}, "--task names the file 'nowhere.py', which is not there"),
-    ({"task": f"{__file__}:Path"}, "has no class 'Path' that extends tasks.Task"),
     ({"ratio": "row"}, "--ratio is 'row', but must be token or sequence"),
     ({"out": "/proc/nowhere"}, "cannot write the run folder '/proc/nowhere'"),
     ({"out": __file__}, "cannot write the run folder"),
