@@ -223,7 +223,8 @@ def ours(shape, device, length, rows, head_tokens=32_768, pages_gb=30.0, longest
     print(result, flush=True)
     with torch.device(device):
         model = Transformer(config).to(torch.bfloat16)
-    cfg = GRPOConfig(token_budget=4 * length, activation_checkpointing=True, compile_blocks=True, reshard=True)
+    compiled = device.type == "cuda"  # on a CPU it takes a minute, and tests/test_grpo.py has it
+    cfg = GRPOConfig(token_budget=4 * length, activation_checkpointing=True, compile_blocks=compiled, reshard=True)
     trainer = Trainer(model, cfg, lr=1e-6)
     del model
     rollouts = [Rollout([1] * 8, torch.randint(config.vocab_size, (length - 8,)).tolist(), (-1.0)**i) for i in range(rows)]
