@@ -30,11 +30,11 @@ def claim(folder, settings, free=(), file="config.json"):
         raise OSError(f"cannot write the run folder {str(folder)!r}: {error.strerror}") from None
 
 
-def refuse_other(folder, ours, theirs, free=()):
-    """Raises ValueError naming the first setting in which a run differs from the one that a folder holds."""
+def refuse_other(folder, ours, theirs, free=(), what="a run"):
+    """Raises ValueError naming the first setting in which ours differ from those of `what` a folder holds."""
     for name, value in ours.items():
         if name not in free and value != theirs.get(name):
-            raise ValueError(f"{folder} holds a run with other settings ({name}: {theirs.get(name)!r} there, {value!r} "
+            raise ValueError(f"{folder} holds {what} with other settings ({name}: {theirs.get(name)!r} there, {value!r} "
                              "here); choose another --out")
 
 
