@@ -6,18 +6,17 @@
     python evaluate.py --model runs/mine/iter3/solver --data mine.jsonl --task my_task.py:MyTask --limit 100
     python evaluate.py --regrade --out runs/evaluate/Qwen-Qwen3-4B-Base
 
---data is a folder of benchmark files or one JSONL file. The benchmarks are the paper's ten (tasks/benchmarks.py); one
-that the folder lacks is downloaded from the Hub. The lines of a JSONL file have `question` (or `problem`) and `answer`,
-and the task grades them; lines with `options` are graded by letter. A completion without a final answer is wrong, and no
-answer is guessed.
+--data is a folder of the paper's ten benchmarks (tasks/benchmarks.py) or a JSONL file of your own. What the folder
+lacks is downloaded from the Hub. The lines of a JSONL file have `question` (or `problem`) and `answer`, and --task
+grades them; lines with `options` are graded by letter. A completion without a final answer is wrong; no answer is
+guessed.
 
-Every completion is written to --out as it ends. The same command resumes there; --regrade grades again without a model.
+Every completion is written to --out as it ends. The same command resumes there. --regrade grades again without a model.
 
 mean@k is the mean over k samples at temperature 1, pass@k the unbiased estimator of arXiv 2107.03374, and majority@k
 the accuracy of the most frequent of the k answers. Intervals are 95 %, over questions.
 """
 
-import glob
 import hashlib
 import json
 import os
@@ -30,9 +29,19 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 from answers import compared_as_written
-from common import (Parser, barrier, compute_dtype, rank_and_world, read_json, read_lines, start_processes, this_device,
-                    write_lines, write_whole)
-from folder import claim, columns, percent, refuse_other
+from common import (
+    Parser,
+    barrier,
+    compute_dtype,
+    rank_and_world,
+    read_json,
+    read_lines,
+    start_processes,
+    this_device,
+    write_lines,
+    write_whole,
+)
+from folder import PartFiles, claim, columns, percent, refuse_other
 from model import Tokenizer, load
 from sample import Sampler
 from tasks import load_task
@@ -50,7 +59,6 @@ def ask(sampler, task, questions, *, samples, max_tokens, seed, progress=None, k
     """
     n = max(samples, 1)
     sampling = dict(n=n, temperature=1.0, seed=seed) if samples else dict(temperature=0)
-    sampling |= dict(max_tokens=max_tokens)
     prompts = [sampler.tokenizer.chat(task.solver_system, q.question) for q in questions]
 
     def row(i, j, tokens, finished):
@@ -59,41 +67,36 @@ def ask(sampler, task, questions, *, samples, max_tokens, seed, progress=None, k
                        "finished": finished, "gold": q.answer, "grading": q.grading, "options": list(q.options)}, task)
 
     if keep is None:
-        groups = sampler.generate(prompts, progress=progress, **sampling)
+        groups = sampler.generate(prompts, max_tokens=max_tokens, progress=progress, **sampling)
         return [row(i, j, c.tokens, c.finished) for i, group in enumerate(groups) for j, c in enumerate(group)]
 
-    rank, world = rank_and_world()
-    shared = [unanswered(keep, len(questions), n) if rank == 0 else None]  # the other processes may see newer files
+    (rank, world), parts = rank_and_world(), PartFiles(keep)
+    shared = [parts.missing(len(questions), n) if rank == 0 else None]  # the other processes may see newer files
     if world > 1:
         dist.broadcast_object_list(shared)
     asked, = shared
     if asked is None:
         return read_lines(keep)
-    done, rights = len(questions) - len(asked), []
+    done, ended, right = len(questions) - len(asked), 0, 0
     pause = 0.1 if sys.stderr.isatty() else 30  # seconds; in a log file each state of the bar is a line
-    with (open(keep.with_name(f"{keep.stem}.part{rank}.jsonl"), "a", encoding="utf-8") as part,
-          tqdm(total=len(questions), initial=done, desc=f"{progress or keep.stem:<14}", unit="question", mininterval=pause,
-               disable=rank > 0) as bar):
-        part.write("\n")  # ends a line that a killed process left unfinished
-
-        def watch(i, j, tokens, ended):
-            if not ended:
+    with parts.open(rank) as part, tqdm(total=len(questions), initial=done, desc=f"{progress or keep.stem:<14}",
+                                        unit="question", mininterval=pause, disable=rank > 0) as bar:
+        def watch(i, j, tokens, is_end):
+            nonlocal ended, right
+            if not is_end:
                 return
             new = row(asked[i], j, tokens, tokens[-1] in sampler.tokenizer.stop_ids)
             part.write(json.dumps(new) + "\n")
             part.flush()
-            rights.append(new["right"])
-            bar.set_postfix_str(f"{percent(np.mean(rights))} % right", refresh=False)
-            # an estimate: the other processes are about as far
-            bar.update(done + min(len(asked), len(rights) * world // n) - bar.n)
+            ended, right = ended + 1, right + new["right"]
+            bar.set_postfix_str(f"{percent(right / ended)} % right", refresh=False)
+            bar.update(done + min(len(asked), ended * world // n) - bar.n)  # as if all processes were equally far
 
-        sampler.generate([prompts[i] for i in asked], watch=watch, **sampling)
+        sampler.generate([prompts[i] for i in asked], max_tokens=max_tokens, watch=watch, **sampling)
         bar.update(len(questions) - bar.n)
     barrier()
     if rank == 0:
-        rows = rows_in_parts(keep)
-        write_lines(keep, [rows[key] for key in sorted(rows)])
-        remove_parts(keep)
+        parts.join()
     barrier()
     return read_lines(keep)
 
@@ -108,37 +111,6 @@ def graded(row, task):
 def is_right(judge, answer, gold):
     """Whether an answer equals the gold one by the task `judge`. None, no answer, is wrong."""
     return answer is not None and bool(judge.same(answer, gold))
-
-
-def unanswered(file, questions, n):
-    """Indices of the questions that lack some of their n completions in the part files; None if `file` is complete."""
-    if file.exists():
-        remove_parts(file)
-        return None
-    rows = rows_in_parts(file)
-    return [i for i in range(questions) if any((i, j) not in rows for j in range(n))]
-
-
-def part_files(file):
-    return sorted(file.parent.glob(f"{glob.escape(file.stem)}.part*.jsonl"))
-
-
-def remove_parts(file):
-    for part in part_files(file):
-        part.unlink(missing_ok=True)
-
-
-def rows_in_parts(file):
-    """{(question, sample): row} of the part files of `file`. A line that was cut off is left out."""
-    rows = {}
-    for part in part_files(file):
-        for line in part.read_text(encoding="utf-8").split("\n"):
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            rows[row["question"], row["sample"]] = row
-    return rows
 
 
 # ---- measuring
@@ -181,8 +153,9 @@ def held_out(sampler, task, questions, *, samples, max_tokens, seed):
 
 
 def summary(rows, task):
-    """What the rows of one benchmark say: questions, samples, mean, pass@2..k and majority@k, each of these three with
-    its interval, and the shares of completions without an answer and without an end."""
+    """What the rows of one benchmark say: questions, samples; mean, pass@2..k and majority@k, each with its interval;
+    the shares of completions without an answer (no_answer) and without a stop token (truncated), and their mean length
+    in tokens."""
     groups = by_question(rows)
     n = len(rows) // len(groups)
     result = {"questions": len(groups), "samples": n, "mean": accuracy(rows)}
@@ -231,8 +204,8 @@ def table(results, paper):
 
 
 def row_of_paper(model):
-    """The row of PAPER for a model, None if there is none: a base model by its name, the folder iter3/solver of a run by
-    the base model in its config.json."""
+    """The row of PAPER for a model, None if there is none: of a base model by its name, of a run's folder iter3/solver
+    by the base model in the run's config.json."""
     folder = Path(model).resolve() if Path(model).is_dir() else Path(model)
     name, config = folder.name, folder.parent.parent / "config.json"
     if folder.name == "solver" and folder.parent.name == "iter3" and config.is_file():
@@ -255,7 +228,7 @@ def report(folder):
     paper = row_of_paper(settings["model"])
     print(f"\n{settings['model']}\n\n{table(results, paper)}\n\npercent, +- 95 % intervals over questions")
     if paper:
-        print(f"paper: {paper}, arXiv 2508.05004; a judge model (GPT-4o) re-graded its answers, ours are graded by rules")
+        print(f"paper: {paper}, arXiv 2508.05004, graded with the help of a judge model (GPT-4o); ours has no judge")
     for reason, count in compared_as_written.items():
         if reason != "unreadable":
             print(f"{count} comparisons of this process were decided by how the answers are written: {reason}")
@@ -268,17 +241,17 @@ def parse(arguments):
     parser = Parser("evaluate.py", __doc__)
     parser.add_argument("--model", help="Hugging Face folder or Hub id")
     parser.add_argument("--data", default=".", help="folder of benchmark files, or a JSONL file (default .)")
-    parser.add_argument("--benchmarks", help=f"comma-separated of {', '.join(BENCHMARKS)}; or math, general, all (default math)")
-    parser.add_argument("--task", default="math", help="what grades a JSONL file: math, sums or FILE.py:CLASS (default math)")
+    parser.add_argument("--benchmarks",
+                        help=f"comma-separated of {', '.join(BENCHMARKS)}; or math, general, all (default math)")
+    parser.add_argument("--task", default="math", help="grades a JSONL file: math (default), sums or FILE.py:CLASS")
     parser.add_argument("--limit", type=int, help="most questions of each benchmark, evenly spaced (default: all)")
     parser.add_argument("--out", help="folder for completions and results (default runs/evaluate/<model>)")
     parser.add_argument("--regrade", action="store_true", help="grade the completions in --out again, without a model")
-    parser.add_argument("--samples", type=int,
-                        help="samples a question; 0 is greedy (default: the paper's; greedy for a JSONL file)")
+    parser.add_argument("--samples", type=int, help="of each question; 0 is greedy (default: the paper's, a file's 0)")
     parser.add_argument("--max_tokens", "--max-tokens", type=int,
-                        help="most tokens of an answer (default: the paper's; 4096 for a JSONL file)")
+                        help="most tokens of an answer (default: the paper's, a file's 4096)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--max_rows", "--max-rows", type=int, default=512, help="answers decoded together (default 512)")
+    parser.add_argument("--max_rows", "--max-rows", type=int, default=512, help="rows decoded together (default 512)")
     parser.add_argument("--kv_gb", "--kv-gb", type=float, help="most that the key/value cache takes, in 10^9 bytes")
     args = parser.parse_args(arguments)
     if args.regrade and not args.out:
@@ -292,7 +265,7 @@ def parse(arguments):
     if args.benchmarks and Path(args.data).is_file():
         parser.error(f"--benchmarks names files in a folder, but --data is the file {args.data}")
     if args.task != "math" and Path(args.data).is_dir():
-        parser.error(f"--task grades a JSONL file, but --data is the folder {args.data}; benchmarks bring their own grading")
+        parser.error(f"--task grades a JSONL file, but --data is the folder {args.data}; benchmarks have their own")
     return args
 
 
@@ -305,7 +278,7 @@ def chosen(args):
         names = [name for part in parts for name in groups.get(part, [part])]
         unknown = [name for name in names if name not in BENCHMARKS]
         if unknown:
-            raise ValueError(f"no benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}, and math, general and all")
+            raise ValueError(f"no benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}, and math, general, all")
         files = benchmark_files([name for name in BENCHMARKS if name in names], args.data)
     else:
         files = {Path(args.data).stem: Path(args.data)}
@@ -315,10 +288,10 @@ def chosen(args):
         everything = read_questions(file, benchmark)
         questions = evenly_spaced(everything, args.limit)
         result[name] = questions, {
-            "questions": hashlib.sha256(json.dumps(questions).encode()).hexdigest()[:16], "total": len(everything),
             "samples": benchmark.samples if args.samples is None else args.samples,
             "max_tokens": args.max_tokens or benchmark.max_tokens, "limit": args.limit, "task": args.task,
-            "of_paper": of_paper}
+            "of_paper": of_paper, "total": len(everything),
+            "questions": hashlib.sha256(json.dumps(questions).encode()).hexdigest()[:16]}
     return result
 
 
@@ -400,8 +373,8 @@ def main():
             report(folder)
         barrier()  # gloo sometimes aborts if a process leaves while another still works
     except (OSError, ValueError, FloatingPointError) as error:
-        everyone = not isinstance(error, FloatingPointError)  # all processes meet the other errors; one message is enough
-        sys.exit(1 if everyone and rank else f"evaluate.py: {error}")
+        told_by_rank_0 = rank and not isinstance(error, FloatingPointError)  # NaN may come in any one process
+        sys.exit(1 if told_by_rank_0 else f"evaluate.py: {error}")
     except KeyboardInterrupt:
         sys.exit("evaluate.py: interrupted; the same command resumes after the last finished question")
     finally:
