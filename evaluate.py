@@ -247,9 +247,10 @@ def parse(arguments):
     parser.add_argument("--limit", type=int, help="most questions of each benchmark, evenly spaced (default: all)")
     parser.add_argument("--out", help="folder for completions and results (default runs/evaluate/<model>)")
     parser.add_argument("--regrade", action="store_true", help="grade the completions in --out again, without a model")
-    parser.add_argument("--samples", type=int, help="of each question; 0 is greedy (default: the paper's, a file's 0)")
+    parser.add_argument("--samples", type=int,
+                        help="samples a question; 0 is greedy (default: the paper's; 0 for a JSONL file)")
     parser.add_argument("--max_tokens", "--max-tokens", type=int,
-                        help="most tokens of an answer (default: the paper's, a file's 4096)")
+                        help="most tokens of an answer (default: the paper's; 4096 for a JSONL file)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max_rows", "--max-rows", type=int, default=512, help="rows decoded together (default 512)")
     parser.add_argument("--kv_gb", "--kv-gb", type=float, help="most that the key/value cache takes, in 10^9 bytes")

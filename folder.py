@@ -35,8 +35,8 @@ def refuse_other(folder, ours, theirs, free=(), what="a run"):
     """Raises ValueError naming the first setting in which ours differ from those of `what` a folder holds."""
     for name, value in ours.items():
         if name not in free and value != theirs.get(name):
-            raise ValueError(f"{folder} holds {what} with other settings ({name}: {theirs.get(name)!r} there, {value!r} "
-                             "here); choose another --out")
+            raise ValueError(f"{folder} holds {what} with other settings ({name}: {theirs.get(name)!r} there, "
+                             f"{value!r} here); choose another --out")
 
 
 def columns(rows):

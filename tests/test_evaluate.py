@@ -93,7 +93,9 @@ def test_grades_what_is_in_the_box():
     assert [row["right"] for row in greedy] == [False, True]
     assert (result["mean"], result["mean_ci"]) == mean_and_ci([0.5, 0.25]) == accuracy(sampled)
     assert (result["greedy"], result["greedy_ci"]) == mean_and_ci([0, 1])
-    assert result["worked"] == 1 / 8 and result["completion_tokens"] == np.mean([len(t) for q in TWO for t in SAID[q.question, 1]])
+    texts = [text for question in TWO for text in SAID[question.question, 1]]
+    assert result["worked"] == 1 / 8 and result["completion_tokens"] == np.mean([*map(len, texts)])
+    assert module.summary(sampled, Math())["truncated"] == 2 / 8  # the texts that end neither in } nor in x
     assert result.keys() == {"mean", "mean_ci", "greedy", "greedy_ci", "completion_tokens", "worked"}
     assert [(c["n"], c["temperature"], c["max_tokens"], c.get("seed")) for c in sampler.calls[:2]] == [(4, 1.0, 9, 5),
                                                                                                       (1, 0, 9, None)]
@@ -116,7 +118,8 @@ def test_rows_in_memory_and_in_a_file_are_the_same(samples, tmp_path):
 
 
 def test_a_limit_is_evenly_spaced():
-    assert module.evenly_spaced([*range(10)], 3) == [0, 3, 6] and module.evenly_spaced([*range(500)], 100) == [*range(0, 500, 5)]
+    assert module.evenly_spaced([*range(10)], 3) == [0, 3, 6]
+    assert module.evenly_spaced([*range(500)], 100) == [*range(0, 500, 5)]
     assert module.evenly_spaced([1, 2], 5) == module.evenly_spaced([1, 2], None) == [1, 2]
 
 
@@ -125,7 +128,8 @@ def test_a_limit_is_evenly_spaced():
 FORMATS = {
     "amc23": ({"problem": "q", "question": "q", "answer": 27.0, "url": ""}, "27.0"),
     "minerva_math": ({"problem": "q", "solution": r"so $\boxed{4}$, no, \[s=\boxed{4.5e33} \mathrm{~erg}\]"}, "4.5e33"),
-    "math500": ({"problem": "q", "solution": r"\boxed{1}", "answer": r"\frac{1}{2}", "subject": "", "level": 1}, r"\frac{1}{2}"),
+    "math500": ({"problem": "q", "solution": r"\boxed{1}", "answer": r"\frac{1}{2}", "subject": "", "level": 1},
+                r"\frac{1}{2}"),
     "gsm8k": ({"question": "q", "answer": "2+3=<<2+3=5>>5\n#### 1,005", "idx": 0}, "1,005"),
     "olympiadbench": ({"question": "q", "final_answer": ["$2$", "$3$"], "unit": None}, "$2$, $3$"),
     "aime25": ({"problem": "q", "answer": "070"}, "070"),
@@ -165,12 +169,14 @@ def test_reads_json_with_examples_and_indices_of_choices(tmp_path):
 
 
 def test_files_that_are_not_there(tmp_path, monkeypatch):
-    with pytest.raises(FileNotFoundError, match=r"so make it with: pip install datasets .*openai/gsm8k.*gsm8k\.jsonl") as error:
+    says = r"so make it with: pip install datasets .*openai/gsm8k.*gsm8k\.jsonl"
+    with pytest.raises(FileNotFoundError, match=says) as error:
         benchmarks.benchmark_files(["math500", "gsm8k", "amc23"], tmp_path)
     assert [line.split(";")[0] for line in str(error.value).splitlines()] == [
         f"no {tmp_path}/gsm8k.jsonl", f"no {tmp_path}/amc23.jsonl"]  # all that are missing, before the Hub is asked
     asked = []
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *a, **k: asked.append((a, k)) or str(tmp_path / "x.jsonl"))
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download",
+                        lambda *a, **k: asked.append((a, k)) or str(tmp_path / "x.jsonl"))
     assert benchmarks.benchmark_files(["math500"], tmp_path) == {"math500": tmp_path / "x.jsonl"}
     assert asked == [(("HuggingFaceH4/MATH-500", "test.jsonl"), {"repo_type": "dataset"})]
 
@@ -189,8 +195,9 @@ def test_a_perfect_model_and_one_that_is_always_wrong():
     assert len(found) == 8 and sum(map(len, found.values())) > 3000
     for name, questions in found.items():
         for q in questions:
-            def right(text, judge=grader(q.grading, q.options, ByValue()), gold=q.answer):
-                return module.is_right(judge, judge.answer(text), gold)
+            def right(text, q=q):
+                judge = grader(q.grading, q.options, ByValue())
+                return module.is_right(judge, judge.answer(text), q.answer)
 
             assert right(rf"Thus \boxed{{{q.answer}}}."), (name, q.answer)
             assert not right(f"The answer is {q.answer}")
@@ -219,14 +226,14 @@ def test_math_verify_agrees():
 # ---- grading
 
 @pytest.mark.parametrize("box, letter", [
-    ("B", "B"), ("(B)", "B"), ("B.", "B"), ("B)", "B"), (r"\text{B}", "B"), (r"\textbf{(B)}", "B"), ("b", "B"), ("(b)", "B"),
-    ("option B", "B"), ("B: the sun", "B"), ("(B) the sun", "B"), (r"\text{B. the sun}", "B"), ("the sun", "B"),
-    (r"\text{The Sun}", "B"), ("E", None), ("", None), ("A or B", None), ("A, B", None), ("Because", None), ("a star", None),
-    ("12", None), ("a", "A"), ("C. 12 m", "C"), ("C, 12 m", "C"), ("(c) 12 stars", "C"), ("(C) (12 stars)", "C"),
-    (r"\bf C", "C"), (r"\textbf C", "C"), ("The answer is C", "C"), ("The correct option is (C).", "C"),
-    (r"\text{The Sun.}", "B"),
-    ("C - 12 m", "C"), ("C)12 m", "C"), ("C 12 stars", "C"), ("C 12 m", None), (r"C.\ 12\,V", "C"),
-    ("A. and C.", None), ("A: the moon. B: the sun", None), ("(A) and (B)", None), ("A and B", None), ("E. the sun", None),
+    ("B", "B"), ("(B)", "B"), ("B.", "B"), ("B)", "B"), (r"\text{B}", "B"), (r"\textbf{(B)}", "B"), ("b", "B"),
+    ("(b)", "B"), ("option B", "B"), ("B: the sun", "B"), ("(B) the sun", "B"), (r"\text{B. the sun}", "B"),
+    ("the sun", "B"), (r"\text{The Sun}", "B"), ("E", None), ("", None), ("A or B", None), ("A, B", None),
+    ("Because", None), ("a star", None), ("12", None), ("a", "A"), ("C. 12 m", "C"), ("C, 12 m", "C"),
+    ("(c) 12 stars", "C"), ("(C) (12 stars)", "C"), (r"\bf C", "C"), (r"\textbf C", "C"), ("The answer is C", "C"),
+    ("The correct option is (C).", "C"), (r"\text{The Sun.}", "B"), ("C - 12 m", "C"), ("C)12 m", "C"),
+    ("C 12 stars", "C"), ("C 12 m", None), (r"C.\ 12\,V", "C"), ("A. and C.", None),
+    ("A: the moon. B: the sun", None), ("(A) and (B)", None), ("A and B", None), ("E. the sun", None),
 ])
 def test_options(box, letter):
     options = ("the moon", "the sun", "12 stars", "12 suns")
@@ -236,7 +243,8 @@ def test_options(box, letter):
 def test_a_letter_goes_before_a_text_of_one_letter():
     assert extract(r"\boxed{A}", "option", ("v", "c", "b", "a")) == "A"
     assert extract(r"\boxed{D}", "option", ("Vitamin A", "D", "C", "K")) == "D"
-    assert extract(r"\boxed{K}", "option", ("N", "P", "K", "S")) == "C" and extract(r"\boxed{v}", "option", ("u", "v")) == "B"
+    assert extract(r"\boxed{K}", "option", ("N", "P", "K", "S")) == "C"
+    assert extract(r"\boxed{v}", "option", ("u", "v")) == "B"
     assert extract(r"\boxed{(B) 12 V}", "option", ("1 volt", "12 volts")) == "B"
     assert extract(r"\boxed{\frac12}", "option", (r"$\frac{1}{2}$", "2")) == "A"
     assert extract(r"\boxed{12}", "option", ("12 cm", "13 cm")) == "A"
@@ -250,9 +258,10 @@ def test_nothing_is_guessed():
 @pytest.mark.parametrize("said, gold, right", [
     ("yes, no", "yes, no", True), ("Yes,no", "yes, no", True), ("no, yes", "yes, no", False),
     (r"\text{yes, no}", "yes, no", True), ("(A)", "A", True), ("A", "(A)", True), ("[thursday]", "thursday", True),
-    ("156", "156.0", True), ("0,0,1", "1,0,0", False), ("01-09-2016", "01-08-2015", False), ("**proved**", "proved", True),
-    ("[135.0]", "135", True), ("'proved'", "proved", True), (r"\texttt{proved}", "proved", True), (r"x\_y", "x_y", True),
-    ("1,194", "1194", True), ("()", "[]", False), ("f(x", "f(x)", False),
+    ("156", "156.0", True), ("0,0,1", "1,0,0", False), ("01-09-2016", "01-08-2015", False),
+    ("**proved**", "proved", True), ("[135.0]", "135", True), ("'proved'", "proved", True),
+    (r"\texttt{proved}", "proved", True), (r"x\_y", "x_y", True), ("1,194", "1194", True), ("()", "[]", False),
+    ("f(x", "f(x)", False),
 ])
 def test_texts_are_compared_as_written(said, gold, right):
     assert is_right(said, gold, "text") is right
@@ -261,9 +270,9 @@ def test_texts_are_compared_as_written(said, gold, right):
 @pytest.mark.parametrize("said, gold, right", [
     (r"\textbf{(D) } 12", "D", True), (r"\text{(D)}\ 12", "(D)", True), ("B) 12", "B", True), ("Option C", "C", True),
     (r"\text{Option C}", "(C)", True), ("(C)", r"\text{(C)}", True), ("C.", r"\text{(C)}", True),
-    (r"(C) \frac{1}{2}", r"\text{(C)}", True), ("(D) 12", "C", False), ("(D) 12", "12", False), ("(A) and (B)", "A", False),
-    ("(A) or B", "A", False), (r"\sin (A)", "A", False), (r"\{A\}", "B", False), ("c) 12", "C", False), ("A, B", "A", False),
-    ("(A, 2)", "A", False), ("A 12", "A", False),
+    (r"(C) \frac{1}{2}", r"\text{(C)}", True), ("(D) 12", "C", False), ("(D) 12", "12", False),
+    ("(A) and (B)", "A", False), ("(A) or B", "A", False), (r"\sin (A)", "A", False), (r"\{A\}", "B", False),
+    ("c) 12", "C", False), ("A, B", "A", False), ("(A, 2)", "A", False), ("A 12", "A", False),
 ])
 def test_an_option_with_its_text_is_its_letter(said, gold, right):
     """Also where the options stand in the question only: in MATH some do, and their golds are letters."""
@@ -304,15 +313,16 @@ def test_summary():
     assert result["mean"][0] == pytest.approx((0.5 + 0.25 + 0) / 3)
     assert result["pass@2"][0] == pytest.approx((5 / 6 + 1 / 2 + 0) / 3) and result["pass@4"][0] == pytest.approx(2 / 3)
     assert result["majority@4"][0] == pytest.approx(1 / 3)
-    assert result["no_answer"] == pytest.approx(5 / 12) and result["truncated"] == pytest.approx(1 / 4) and result["tokens"] == 10
+    assert result["no_answer"] == pytest.approx(5 / 12) and result["truncated"] == pytest.approx(1 / 4)
+    assert result["tokens"] == 10
 
 
 def test_table_is_in_the_order_of_the_paper_with_its_row_beside():
     result = module.summary(rows(["1", "1"], ["1", "2"]), ByValue()) | {"metric": "greedy", "of_paper": True}
     results = {name: result | {"total": benchmark.size} for name, benchmark in BENCHMARKS.items()}
     lines = module.table(results, "Qwen3-4B-Base").split("\n")
-    assert [line.split()[0] for line in lines[1:-2]] == ["AMC", "Minerva", "MATH", "GSM8K", "Olympiad", "AIME25", "AIME24",
-                                                         "SuperGPQA", "MMLU-Pro", "BBEH"]
+    assert [line.split()[0] for line in lines[1:-2]] == ["AMC", "Minerva", "MATH", "GSM8K", "Olympiad", "AIME25",
+                                                         "AIME24", "SuperGPQA", "MMLU-Pro", "BBEH"]
     assert "50.0 +- 98.0" in lines[1] and lines[1].endswith("45.70") and lines[10].endswith("7.57")
     assert lines[11].startswith("math average") and lines[11].endswith("42.57")
     assert "2 of 40" in lines[1]  # a part of the set does not stand beside the paper's number unmarked
@@ -362,7 +372,8 @@ def asked(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluate")
     lines = (ROOT / "tiny" / "heldout.jsonl").read_text().split("\n")[:12]
     (folder / "few.jsonl").write_text("\n".join(lines))
-    command = ["--model", "tiny", "--data", folder / "few.jsonl", "--samples", 3, "--max_tokens", 60, "--out", folder / "out"]
+    command = ["--model", "tiny", "--data", folder / "few.jsonl", "--samples", 3, "--max_tokens", 60,
+               "--out", folder / "out"]
     done = run(*command)
     assert done.returncode == 0, done.stderr
     return folder, command, done
@@ -381,7 +392,7 @@ def test_the_command_shows_progress_and_where_things_are(asked):
 
 
 def test_goes_on_where_it_stopped(asked, here, tmp_path):
-    """Questions that are complete in a part file are not asked again: here two are there with a text that no model wrote."""
+    """Questions that are complete in a part file are not asked again: two are there with a text that no model wrote."""
     folder, command, _ = asked
     written = [json.loads(line) for line in (folder / "out" / "few.jsonl").read_text().splitlines()]
     parts = [row | {"text": "kept"} for row in written if row["question"] in (0, 5)] + written[9:11]
@@ -405,7 +416,8 @@ def test_two_processes_give_the_same(asked, tmp_path):
 def test_regrade(asked, here, tmp_path):
     folder, _, first = asked
     written = [json.loads(line) for line in (folder / "out" / "few.jsonl").read_text().splitlines()]
-    (tmp_path / "few.jsonl").write_text("".join(json.dumps(row | {"right": False, "answer": None}) + "\n" for row in written))
+    ungraded = [row | {"right": False, "answer": None} for row in written]
+    (tmp_path / "few.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ungraded))
     (tmp_path / "settings.json").write_text((folder / "out" / "settings.json").read_text())
     error, printed = here("--regrade", "--out", tmp_path)
     changed = sum(row["right"] for row in written)
@@ -424,12 +436,14 @@ def test_regrade(asked, here, tmp_path):
     (["--model", "tiny", "--samples", "-1"], "--samples is -1"),
     (["--model", "tiny", "--limit", "0"], "--limit is 0, but must be positive"),
     (["--model", "tiny", "--data", "tiny", "--task", "sums"], "benchmarks have their own"),
-    (["--model", "tiny", "--data", "tiny/heldout.jsonl", "--task", "nowhere.py:Mine"], "'nowhere.py', which is not there"),
+    (["--model", "tiny", "--data", "tiny/heldout.jsonl", "--task", "nowhere.py:Mine"], "which is not there"),
     (["--model", "tiny", "--data", "tiny/heldout.jsonl", "--task", "maths"], "must be math, sums or FILE.py:CLASS"),
     (["--model", "tiny", "--max_tokens", "0"], "--max_tokens is 0"),
-    (["--model", "tiny", "--data", "tiny/heldout.jsonl", "--benchmarks", "all"], "--benchmarks names files in a folder"),
+    (["--model", "tiny", "--data", "tiny/heldout.jsonl", "--benchmarks", "all"],
+     "--benchmarks names files in a folder"),
     (["--model", "tiny", "--data", "tiny/heldout.jsonl", "--out", "README.md"], "--out is the file README.md"),
-    (["--model", "tiny", "--data", "tiny/heldout.jsonl", "--out", "tiny"], "holds a heldout.jsonl that was not made by this"),
+    (["--model", "tiny", "--data", "tiny/heldout.jsonl", "--out", "tiny"],
+     "holds a heldout.jsonl that was not made by this"),
 ])
 def test_bad_input_gets_one_line(arguments, says, here):
     error, _ = here(*arguments)
@@ -443,7 +457,8 @@ def test_bad_input_is_no_traceback():
 
 @pytest.mark.parametrize("change, says", [
     (["--seed", 1], "seed: 0 there, 1 here"), (["--samples", 0], "samples: 3 there, 0 here"),
-    (["--max_tokens", 61], "max_tokens: 60 there, 61 here"), (["--model", "nowhere"], "model: 'tiny' there, 'nowhere' here"),
+    (["--max_tokens", 61], "max_tokens: 60 there, 61 here"),
+    (["--model", "nowhere"], "model: 'tiny' there, 'nowhere' here"),
     (["--limit", 12], "limit: None there, 12 here"), (["--task", "sums"], "task: 'math' there, 'sums' here"),
 ])
 def test_other_settings_do_not_mix(asked, here, change, says):
@@ -479,12 +494,20 @@ def test_a_limit_is_in_the_table(asked, here, tmp_path):
 
 def test_a_task_of_a_file(here, tmp_path):
     """Its system prompt is asked, its `answer` and `same` grade, the vote included, and again by --regrade."""
-    (tmp_path / "mine.py").write_text("from tasks import Math\n\nclass Mine(Math):\n    def answer(self, completion):\n"
-                                      "        return completion[:1]\n\n    def same(self, a, b):\n        return a != 'Z'\n")
-    (tmp_path / "own.jsonl").write_text('{"question": "1 + 1?", "answer": "Z"}\n{"question": "2 + 2?", "options": [4, 5], '
-                                        '"answer": "A"}')
-    command = ["--model", "tiny", "--data", tmp_path / "own.jsonl", "--task", f"{tmp_path}/mine.py:Mine", "--max_tokens", 4,
-               "--samples", 2, "--out", tmp_path / "out"]
+    (tmp_path / "mine.py").write_text("""
+from tasks import Math
+
+class Mine(Math):
+    def answer(self, completion):
+        return completion[:1]
+
+    def same(self, a, b):
+        return a != "Z"
+""")
+    (tmp_path / "own.jsonl").write_text('{"question": "1 + 1?", "answer": "Z"}\n'
+                                        '{"question": "2 + 2?", "options": [4, 5], "answer": "A"}')
+    command = ["--model", "tiny", "--data", tmp_path / "own.jsonl", "--task", f"{tmp_path}/mine.py:Mine",
+               "--max_tokens", 4, "--samples", 2, "--out", tmp_path / "out"]
     error, printed = here(*command)
     rows = [json.loads(line) for line in (tmp_path / "out" / "own.jsonl").read_text().splitlines()]
     assert error is None and [row["right"] for row in rows] == [True, True, False, False]  # options go by letter
@@ -498,7 +521,7 @@ def test_the_system_message_is_the_tasks():
         solver_system = "Be brief."
 
     sampler = Says({("Be brief.one", 0): ["x"]})
-    sampler.tokenizer = SimpleNamespace(chat=lambda system, user: system + user, decode=lambda tokens: tokens, stop_ids="x")
+    sampler.tokenizer = SimpleNamespace(chat=lambda system, user: system + user, decode=lambda tokens: tokens)
     assert [row["text"] for row in ask(sampler, Short(), TWO[:1], samples=0, max_tokens=9, seed=0)] == ["x"]
 
 
