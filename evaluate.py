@@ -53,9 +53,9 @@ from tasks.benchmarks import BENCHMARKS, GENERAL, MATH, OWN, PAPER, ByValue, ben
 def ask(sampler, task, questions, *, samples, max_tokens, seed, progress=None, keep=None):
     """Asks each question `samples` times at temperature 1, or once greedily if 0 -> rows, one a completion, in order.
 
-    A row is a dict: question and sample (indices), text, tokens (how many), finished (by a stop token), gold, grading,
-    options, answer, right. progress: the label of the progress bar. keep: the file that the rows go to. A completion is
-    then written as it ends, to a part file of its process; another call asks only the questions that lack completions.
+    A row is a dict: question and sample (their indices), text, tokens (how many), finished (by a stop token), gold,
+    grading, options, answer, right. progress: the label of the progress bar. keep: a file for the rows. With it, each
+    completion is written as it ends, to a part file of its process; another call asks only what is missing.
     """
     n = max(samples, 1)
     sampling = dict(n=n, temperature=1.0, seed=seed) if samples else dict(temperature=0)
@@ -271,7 +271,7 @@ def parse(arguments):
 
 
 def chosen(args):
-    """{name: (questions to ask, settings)} of each benchmark. Raises OSError or ValueError."""
+    """{name: (task, questions, settings)} of what is to be asked. Raises OSError or ValueError."""
     groups = {"math": MATH, "general": GENERAL, "all": list(BENCHMARKS)}
     of_paper = Path(args.data).is_dir()
     if of_paper:
@@ -288,11 +288,12 @@ def chosen(args):
         benchmark = BENCHMARKS[name] if of_paper else OWN
         everything = read_questions(file, benchmark)
         questions = evenly_spaced(everything, args.limit)
-        result[name] = questions, {
-            "samples": benchmark.samples if args.samples is None else args.samples,
-            "max_tokens": args.max_tokens or benchmark.max_tokens, "limit": args.limit, "task": args.task,
-            "of_paper": of_paper, "total": len(everything),
-            "questions": hashlib.sha256(json.dumps(questions).encode()).hexdigest()[:16]}
+        asked = {"samples": benchmark.samples if args.samples is None else args.samples,
+                 "max_tokens": args.max_tokens or benchmark.max_tokens, "limit": args.limit, "total": len(everything),
+                 "task": args.task, "of_paper": of_paper,
+                 "questions": hashlib.sha256(json.dumps(questions).encode()).hexdigest()[:16]}
+        task = task_of(asked)
+        result[name] = task, questions, asked | {"system": task.solver_system}
     return result
 
 
@@ -308,33 +309,32 @@ def task_of(asked):
 
 
 def joined_settings(args, folder, benchmarks):
-    """The settings of what a folder holds, and of what is asked into it now. Raises ValueError where these differ."""
+    """settings.json: what the folder holds, joined with what is asked now. Raises ValueError where they differ."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--out is the file {folder}, but must be a folder")
     file, run = folder / "settings.json", {"model": args.model, "seed": args.seed}
     held = read_json(file) if file.is_file() else run | {"benchmarks": {}}
-    for name, (_, asked) in benchmarks.items():
+    for name, (_, _, asked) in benchmarks.items():
         before = held["benchmarks"].get(name)
         if before is None and (folder / f"{name}.jsonl").exists():
             raise ValueError(f"{folder} holds a {name}.jsonl that was not made by this program; choose another --out")
-        refuse_other(folder, run | asked, held | {"task": "math"} | (before or asked), free=("total",),
-                     what=f"answers of {name}")
-    return run | {"benchmarks": held["benchmarks"] | {name: asked for name, (_, asked) in benchmarks.items()}}
+        older = {"task": "math", "system": ByValue.solver_system}  # what folders without these settings were asked with
+        refuse_other(folder, run | asked, held | older | (before or asked), free=("total",), what=f"answers of {name}")
+    return run | {"benchmarks": held["benchmarks"] | {name: asked for name, (_, _, asked) in benchmarks.items()}}
 
 
 def answer_all(args, folder):
-    """Asks the benchmarks that are not finished in the folder."""
+    """Asks what the folder does not hold yet."""
     benchmarks = chosen(args)
     settings = joined_settings(args, folder, benchmarks)
-    tasks = {name: task_of(asked) for name, (_, asked) in benchmarks.items()}
     device = this_device()
     model = load(args.model, device, compute_dtype(device))
     sampler = Sampler(model, Tokenizer(args.model), args.max_rows, args.kv_gb)
     if rank_and_world()[0] == 0:
         claim(folder, settings, free=("benchmarks",), file="settings.json")
     barrier()
-    for name, (questions, asked) in benchmarks.items():
-        ask(sampler, tasks[name], questions, samples=asked["samples"], max_tokens=asked["max_tokens"], seed=args.seed,
+    for name, (task, questions, asked) in benchmarks.items():
+        ask(sampler, task, questions, samples=asked["samples"], max_tokens=asked["max_tokens"], seed=args.seed,
             keep=folder / f"{name}.jsonl")
 
 

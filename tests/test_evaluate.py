@@ -498,6 +498,8 @@ def test_a_task_of_a_file(here, tmp_path):
 from tasks import Math
 
 class Mine(Math):
+    solver_system = "Be brief."
+
     def answer(self, completion):
         return completion[:1]
 
@@ -514,6 +516,8 @@ class Mine(Math):
     assert [len(row["answer"] or "") for row in rows] == [1, 1, 0, 0]
     assert json.loads((tmp_path / "out" / "results.json").read_text())["own"]["majority@2"][0] == 0.5
     assert "0 of 4 completions are graded otherwise" in here("--regrade", "--out", tmp_path / "out")[1]
+    (tmp_path / "mine.py").write_text((tmp_path / "mine.py").read_text().replace("brief", "verbose"))
+    assert "system: 'Be brief.' there, 'Be verbose.' here" in here(*command)[0]
 
 
 def test_the_system_message_is_the_tasks():
