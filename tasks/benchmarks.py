@@ -238,15 +238,15 @@ def text_form(answer):
     return written_form(inside[inside.lastindex].strip() if inside else text)
 
 
-# C, C., C), (C), Option C, and (C) 12, where the options are not known. (A) and (B) names two, so it is none of these
-UNLISTED = re.compile(
+# An answer that names one option: C, C., C), (C), Option C or (C) 12, but not (A) and (B)
+OPTION = re.compile(
     r"(?:[Oo]ption |[Cc]hoice )?\(?([A-Z])(?:[.:]|\)\.?|\) +(?!.*\b(?:[A-Z]|and|or)\b)[0-9A-Za-z\\].*)?")
 TEXT_COMMAND = re.compile(r"\\(?:(?:text[a-z]*|mathrm|mathbf|rm|bf)(?![A-Za-z])|[,;:! ])|[{}$]")
 
 
 def same_letter(a, b):
     """Whether two answers name the same option of a question whose options are not known."""
-    letters = [UNLISTED.fullmatch(" ".join(TEXT_COMMAND.sub(" ", answer).split())) for answer in (a, b)]
+    letters = [OPTION.fullmatch(" ".join(TEXT_COMMAND.sub(" ", answer).split())) for answer in (a, b)]
     return None not in letters and letters[0][1] == letters[1][1]
 
 
@@ -277,8 +277,8 @@ def letter_of(box, options):
         return None
     own_text = written_form(both["rest"]) == written_form(without_commands(options[letter]))
     marked = both["sign"] or both["bracketed"]
-    alone = not re.search(ANOTHER_LETTER.format("".join(options)), both["rest"])
-    return letter if own_text or marked and alone else None
+    only = not re.search(ANOTHER_LETTER.format("".join(options)), both["rest"])
+    return letter if own_text or marked and only else None
 
 
 def without_commands(text):
