@@ -1610,7 +1610,7 @@ def same_members(a, b):
 
 # ---- the vote
 
-def majority(answers, *, count_unboxed=True):
+def majority(answers, *, same=same_answer, count_unboxed=True):
     """The most frequent answer and its share -> (answer, share); (None, 0.0) if nobody answers.
 
     answers: strings, or None for an answer without a box, which has no vote but counts in the share (the paper's p: the share
@@ -1633,7 +1633,8 @@ def majority(answers, *, count_unboxed=True):
         nonlocal steps
         if steps > MOST_STEPS_OF_VOTE:
             return written_form(a) == written_form(b)
-        result = same_answer(a, b)
+        Comparison.steps = MOST_STEPS
+        result = same(a, b)
         steps += MOST_STEPS - Comparison.steps
         return result
 

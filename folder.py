@@ -9,6 +9,7 @@ Every finished part appears whole, under its final name, so the folder is its ow
 redone. Only rank 0 writes.
 """
 
+import glob
 import json
 from pathlib import Path
 
@@ -29,12 +30,12 @@ def claim(folder, settings, free=(), file="config.json"):
         raise OSError(f"cannot write the run folder {str(folder)!r}: {error.strerror}") from None
 
 
-def refuse_other(folder, ours, theirs, free=()):
-    """Raises ValueError naming the first setting in which a run differs from the one that a folder holds."""
+def refuse_other(folder, ours, theirs, free=(), what="a run"):
+    """Raises ValueError naming the first setting in which ours differ from those of `what` a folder holds."""
     for name, value in ours.items():
         if name not in free and value != theirs.get(name):
-            raise ValueError(f"{folder} holds a run with other settings ({name}: {theirs.get(name)!r} there, {value!r} "
-                             "here); choose another --out")
+            raise ValueError(f"{folder} holds {what} with other settings ({name}: {theirs.get(name)!r} there, "
+                             f"{value!r} here); choose another --out")
 
 
 def columns(rows):
@@ -49,6 +50,54 @@ def percent(value, interval=None):
     if value is None:
         return "-"
     return f"{100 * value:.1f}" + ("" if interval is None else f" +- {100 * interval:.1f}")
+
+
+class PartFiles:
+    """Rows that several processes write, each to a part file beside `file`, until all are there and `file` is whole.
+
+    A row is a dict with the keys question and sample. A part file may end within a line, where a process was killed.
+    """
+
+    def __init__(self, file):
+        self.file = file
+
+    def open(self, rank):
+        """The part file of a process, to append lines to."""
+        part = open(self.file.with_name(f"{self.file.stem}.part{rank}.jsonl"), "a", encoding="utf-8")
+        part.write("\n")  # ends an unfinished line
+        return part
+
+    def paths(self):
+        return sorted(self.file.parent.glob(f"{glob.escape(self.file.stem)}.part*.jsonl"))
+
+    def rows(self):
+        """{(question, sample): row}, without the unfinished lines."""
+        rows = {}
+        for line in (line for path in self.paths() for line in path.read_text(encoding="utf-8").split("\n")):
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            rows[row["question"], row["sample"]] = row
+        return rows
+
+    def missing(self, questions, n):
+        """The questions, by index, that lack some of their n rows; None if `file` is whole."""
+        if self.file.exists():
+            self.remove()
+            return None
+        rows = self.rows()
+        return [i for i in range(questions) if any((i, j) not in rows for j in range(n))]
+
+    def join(self):
+        """Makes `file` of the parts, in order."""
+        rows = self.rows()
+        write_lines(self.file, [rows[key] for key in sorted(rows)])
+        self.remove()
+
+    def remove(self):
+        for path in self.paths():
+            path.unlink(missing_ok=True)
 
 
 class RunFolder:

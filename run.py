@@ -17,12 +17,13 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 from common import barrier, compute_dtype, rank_and_world, read_lines, this_device
-from evaluate import evaluate, mean_and_ci, read_questions
+from evaluate import held_out
 from folder import RunFolder, claim, percent
 from grpo import Rollout, Trainer, copy_weights, group_advantages
 from model import Tokenizer, load, resolve, save
 from sample import Sampler
 from tasks import load_task
+from tasks.benchmarks import read_questions
 
 # A run may go on with other values of these: they change its length, place, speed or memory, and no draw.
 FREE = ("iterations", "out", "max_rows", "kv_gb", "token_budget", "activation_checkpointing", "compile_blocks",
@@ -163,12 +164,8 @@ class Run:
             return {}
         copy_weights(self.weights("solver", iteration), self.sampler.model)
         cfg = self.cfg
-        result = evaluate(self.sampler, self.heldout, samples=cfg.heldout_samples, max_tokens=cfg.max_answer_tokens,
-                          seed=draw_seed(cfg.seed, "held-out"), progress="held-out")
-        mean, mean_ci = mean_and_ci(result.sampled)
-        greedy, greedy_ci = mean_and_ci(result.greedy)
-        return {"mean": mean, "mean_ci": mean_ci, "greedy": greedy, "greedy_ci": greedy_ci,
-                "completion_tokens": result.completion_tokens, "worked": result.worked}
+        return held_out(self.sampler, self.task, self.heldout, samples=cfg.heldout_samples,
+                        max_tokens=cfg.max_answer_tokens, seed=draw_seed(cfg.seed, "held-out"))
 
     def report(self):
         """Prints the table of results, and where everything is."""

@@ -31,7 +31,7 @@ class Task:
 
     def majority(self, answers, count_unboxed=True):
         """(the most frequent answer, its share of `answers`), by `same`; see `answers.majority`."""
-        return majority(answers, count_unboxed=count_unboxed)
+        return majority(answers, same=self.same, count_unboxed=count_unboxed)
 
     def distances(self, questions):
         """What the repetition penalty clusters by -> symmetric [B, B], 0 for equal questions."""

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from answers import majority, readings, same_answer  # noqa: E402
-from evaluate import BENCHMARKS, OWN, read_questions  # noqa: E402
+from tasks.benchmarks import BENCHMARKS, OWN, read_questions  # noqa: E402
 
 DATA = Path(os.environ.get("BENCHMARKS", ROOT.parent / "shared" / "benchmarks"))
 PLAIN = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")

@@ -27,12 +27,13 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from common import wait
-from evaluate import SOLVER_SYSTEM, read_questions
 from kernels.attention import paged_attention_triton
 from kernels.draw import draw_triton
 from model import ModelConfig, Tokenizer, Transformer, load
 from plan import copy_rate, matmul_rate
 from sample import PagedCache, Rows, Sampler
+from tasks.benchmarks import read_questions
+from tasks.mathematics import SOLVER_SYSTEM
 
 QWEN3_4B = dict(model_type="qwen3", vocab_size=151_936, hidden_size=2560, num_hidden_layers=36, num_attention_heads=32,
                 num_key_value_heads=8, head_dim=128, intermediate_size=9728, tie_word_embeddings=True, rope_theta=1e6)

@@ -29,12 +29,13 @@ from bench_sample import QWEN3_4B, medians
 from processes import run_processes
 
 from common import compute_dtype, wait
-from evaluate import SOLVER_SYSTEM, read_questions
 from grpo import GRPOConfig, Rollout, Trainer, copy_weights, group_advantages
 from kernels.logprob import linear_logprob
 from model import ModelConfig, Tokenizer, Transformer, load
 from plan import matmul_rate
 from sample import Sampler
+from tasks.benchmarks import read_questions
+from tasks.mathematics import SOLVER_SYSTEM
 
 TINY = ROOT / "tiny"
 PROMPTS, N, LONGEST, LR = 32, 5, 64, 1e-5

@@ -8,8 +8,8 @@ import torch
 import torch.distributed as dist
 from processes import run_processes
 
-from evaluate import SOLVER_SYSTEM
 from model import Tokenizer
+from tasks.mathematics import SOLVER_SYSTEM
 
 ROOT = Path(__file__).parents[1]
 

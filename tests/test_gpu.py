@@ -8,11 +8,11 @@ import torch.distributed as dist
 from bench_sample import QWEN3_4B
 from bench_train import head
 
-from evaluate import SOLVER_SYSTEM
 from grpo import GRPOConfig, Rollout, Trainer, copy_weights
 from model import ModelConfig, Tokenizer, Transformer, load
 from plan import training_memory
 from sample import Sampler
+from tasks.mathematics import SOLVER_SYSTEM
 
 TINY = Path(__file__).parents[1] / "tiny"
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]

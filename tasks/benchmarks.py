@@ -1,0 +1,285 @@
+"""The paper's ten benchmarks, and any JSONL file of a user's: where they are, how a question is read, how it is graded.
+
+A question is graded by value, by letter or by text: three small tasks, between which `grader` chooses. Option letters
+are known here only.
+"""
+
+import json
+import re
+from pathlib import Path
+from string import ascii_uppercase
+from typing import NamedTuple
+
+from answers import extract_boxed, same_answer, written_form
+from tasks.mathematics import Math
+
+
+class Benchmark(NamedTuple):
+    """A benchmark and its format. `question`, `answer` and `options` are keys; the first that a row has counts."""
+
+    title: str  # its column in the paper's tables
+    size: int  # how many questions the whole set has
+    hub: str  # its dataset on the Hugging Face Hub
+    hub_file: str | None  # the JSONL file of that dataset; None if it has parquet only
+    split: tuple = ("default", "test")  # (configuration, split) to convert from parquet
+    question: tuple = ("question", "problem", "input")
+    answer: tuple = ("answer", "final_answer", "target", "solution")
+    options: tuple = ("options", "choices")
+    grading: str = "math"  # math (by value), option (by letter) or text (as it is written)
+    samples: int = 0  # k of the paper's mean@k; 0 is greedy
+    max_tokens: int = 4096  # of an answer
+
+
+# {name of the file, without its ending: benchmark}, in the order of the paper's tables
+BENCHMARKS = {
+    "amc23": Benchmark("AMC", 40, "math-ai/amc23", None, samples=32),
+    "minerva_math": Benchmark("Minerva", 272, "math-ai/minervamath", "test.jsonl"),
+    "math500": Benchmark("MATH", 500, "HuggingFaceH4/MATH-500", "test.jsonl"),
+    "gsm8k": Benchmark("GSM8K", 1319, "openai/gsm8k", None, ("main", "test")),
+    "olympiadbench": Benchmark("Olympiad", 674, "Hothan/OlympiadBench", None, ("OE_TO_maths_en_COMP", "train")),
+    "aime25": Benchmark("AIME25", 30, "math-ai/aime25", "test.jsonl", samples=32),
+    "aime24": Benchmark("AIME24", 30, "math-ai/aime24", None, samples=32),
+    "supergpqa": Benchmark("SuperGPQA", 26529, "m-a-p/SuperGPQA", "SuperGPQA-all.jsonl", answer=("answer_letter",),
+                           grading="option", max_tokens=8192),
+    "mmlu_pro": Benchmark("MMLU-Pro", 12032, "TIGER-Lab/MMLU-Pro", None, grading="option", max_tokens=8192),
+    "bbeh": Benchmark("BBEH", 4520, "MrLight/bbeh-eval", "train.jsonl", options=(), grading="text", max_tokens=8192),
+}
+MATH, GENERAL = list(BENCHMARKS)[:7], list(BENCHMARKS)[7:]
+OWN = Benchmark("", 0, "", None)  # a file of the user's
+
+# accuracies in the main tables of arXiv 2508.05004, in the order of BENCHMARKS
+PAPER = {name: dict(zip(BENCHMARKS, row)) for name, row in {
+    "Qwen3-4B-Base": (45.70, 38.24, 68.20, 87.79, 41.04, 10.30, 6.70, 20.88, 50.58, 7.57),
+    "Qwen3-4B-Base, R-Zero, 3 iterations": (57.27, 52.94, 79.60, 92.12, 44.59, 9.60, 13.40, 27.55, 55.47, 10.42),
+    "Qwen3-8B-Base": (51.95, 50.00, 78.00, 89.08, 44.74, 12.10, 14.60),
+    "Qwen3-8B-Base, R-Zero, 3 iterations": (61.67, 60.66, 82.00, 94.09, 48.89, 13.30, 15.40),
+}.items()}
+
+
+# ---- finding files
+
+def benchmark_files(names, folder):
+    """{name: file} of benchmarks. A file that `folder` lacks is downloaded from the Hub. Raises FileNotFoundError that
+    says how to get what neither has."""
+    files = {name: local_file(name, folder) for name in names}
+    absent = [name for name in names if not files[name]]
+    commands = [parquet_command(name, folder) for name in absent if not BENCHMARKS[name].hub_file]
+    if commands:
+        raise FileNotFoundError("\n".join(commands))
+    return files | {name: download(name, folder) for name in absent}
+
+
+def local_file(name, folder):
+    """The file of a benchmark in a folder; None if there is none."""
+    files = (Path(folder) / (name + ending) for ending in (".jsonl", ".json", "_mini.jsonl", "_mini.json"))
+    return next((file for file in files if file.is_file()), None)
+
+
+def parquet_command(name, folder):
+    """What to tell the user about a benchmark whose Hub dataset has parquet only."""
+    hub, (configuration, split), file = BENCHMARKS[name].hub, BENCHMARKS[name].split, Path(folder) / f"{name}.jsonl"
+    return (f"no {file}; the Hub has {hub} as parquet only, so make it with: pip install datasets && python -c \"from "
+            f"datasets import load_dataset as l; l('{hub}', '{configuration}', split='{split}').to_json('{file}')\"")
+
+
+def download(name, folder):
+    """The file of a benchmark, from the Hub. Raises FileNotFoundError."""
+    from huggingface_hub import hf_hub_download  # optional: files in a folder need no Hub
+
+    hub, file = BENCHMARKS[name].hub, BENCHMARKS[name].hub_file
+    try:
+        return Path(hf_hub_download(hub, file, repo_type="dataset"))
+    except Exception as error:  # the Hub's errors and those of the connection share no base class
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise FileNotFoundError(f"no {Path(folder) / name}.jsonl, and the Hub did not give {hub}: {reason}") from None
+
+
+# ---- reading questions
+
+class Question(NamedTuple):
+    """A question with a known answer."""
+
+    question: str  # as the model is asked, its options included
+    answer: str  # the gold answer; a letter if there are options
+    options: tuple = ()
+    grading: str = "math"  # see `grader`
+
+
+def read_questions(path, benchmark=OWN):
+    """The `Question`s of a JSONL file, or of a JSON file with a list of rows, at its top or under the key `examples`.
+    Raises FileNotFoundError, or ValueError that names the line at fault."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no question file {str(path)!r}")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8: {error}") from None
+    questions = [question_of(row, benchmark, where) for where, row in rows_of(path, text)]
+    if not questions:
+        raise ValueError(f"{path} holds no question")
+    return questions
+
+
+def rows_of(path, text):
+    """Yields each row of a file with the words that say where it is, for error messages."""
+    if path.suffix == ".json":
+        rows = parse(text, str(path))
+        rows = rows.get("examples") if isinstance(rows, dict) else rows
+        if not isinstance(rows, list):
+            raise ValueError(f"{path} needs a list of rows, at its top or under the key examples")
+        yield from ((f"{path}, row {number},", row) for number, row in enumerate(rows, 1))
+        return
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield f"{path}, line {number},", parse(line, f"{path}, line {number},")
+
+
+def parse(text, where):
+    try:
+        return json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{where} is not JSON: {error}") from None
+
+
+def question_of(row, benchmark, where):
+    """The `Question` of a row. Raises ValueError."""
+    row = row if isinstance(row, dict) else {}
+    question, answer, options = (next((key for key in keys if row.get(key) is not None), None)
+                                 for keys in (benchmark.question, benchmark.answer, benchmark.options))
+    text = row.get(question)
+    if not isinstance(text, str) or not text.strip() or answer is None:
+        keys = " or ".join(benchmark.question), " or ".join(benchmark.answer)
+        raise ValueError(f"{where} needs the keys {keys[0]}, and {keys[1]}")
+    try:
+        (text + str(row.get(options))).encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{where} holds text that is not Unicode (half of a surrogate pair)") from None
+    if options is not None:
+        return question_with_options(text, row[answer], row[options], where)
+    if benchmark.grading == "option":
+        raise ValueError(f"{where} needs the key {' or '.join(benchmark.options)}")
+    gold = gold_answer(row[answer], is_solution=answer == "solution")
+    if gold is None:
+        raise ValueError(f"{where} has no answer that could be given: {answer} is {str(row[answer])[:60]!r}")
+    return Question(text, gold, grading=benchmark.grading)
+
+
+def question_with_options(text, answer, options, where):
+    """A multiple-choice question. answer: a letter, or the index of an option."""
+    if isinstance(options, dict) and [*options] == [*ascii_uppercase[:len(options)]]:
+        options = [*options.values()]
+    if not isinstance(options, list) or not 0 < len(options) <= 26:
+        raise ValueError(f"{where} needs options that are a list of up to 26, or {{A: ..., B: ...}}")
+    letters = ascii_uppercase[:len(options)]
+    letter = letters[answer] if type(answer) is int and 0 <= answer < len(letters) else str(answer)
+    if letter not in [*letters]:
+        raise ValueError(f"{where} has the answer {letter!r}, which is none of its {len(options)} options")
+    listed = "\n".join(f"({name}) {option}" for name, option in zip(letters, options))
+    return Question(f"{text}\n{listed}\nAnswer with the letter of the right option.", letter, tuple(map(str, options)),
+                    "option")
+
+
+def gold_answer(value, is_solution):
+    """The gold answer in a value of a row, as text; None if there is none. The value is a number, a text, a text that
+    ends in `#### 5` or holds a box, or a list of these. Only a box or `####` marks the answer in a whole solution."""
+    if isinstance(value, list):
+        parts = [gold_answer(part, is_solution) for part in value]
+        return None if None in parts or not parts else ", ".join(parts)
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or value != value:
+        return None
+    text = str(value)
+    if "####" in text:
+        text = text.rpartition("####")[2].strip()
+    else:
+        text = extract_boxed(text) or ("" if is_solution else text)
+    return text if text.strip() else None
+
+
+# ---- grading
+
+def grader(grading, options, task):
+    """The task that grades a question: by letter where it has options, as written for `text`, else `task` itself."""
+    return ByLetter(options) if grading == "option" else ByText() if grading == "text" else task
+
+
+class ByValue(Math):
+    """The mathematics benchmarks. Some of their questions list options, so that (C), C and (C) 12 are the same."""
+
+    def same(self, a, b):
+        return super().same(a, b) or same_letter(a, b)
+
+
+class ByText(Math):
+    """Answers are compared as they are written."""
+
+    def same(self, a, b):
+        return text_form(a) == text_form(b) or same_letter(a, b)
+
+
+class ByLetter(Math):
+    """Multiple choice: an answer is the letter of one of `options`."""
+
+    def __init__(self, options):
+        self.options = dict(zip(ascii_uppercase, options))
+
+    def answer(self, completion):
+        box = extract_boxed(completion)
+        return box and letter_of(box, self.options)
+
+    def same(self, a, b):
+        return a == b
+
+
+def text_form(answer):
+    r"""The string that a text is compared by: without \texttt, and without brackets or quotes around all of it."""
+    text = re.sub(r"\\texttt ?\{([^{}]*)\}", r"\1", answer).replace(r"\_", "_").strip()
+    inside = re.fullmatch(r"""\(([^()]+)\)|\[([^\[\]]+)\]|'([^']+)'|"([^"]+)\"""", text)
+    return written_form(inside[inside.lastindex].strip() if inside else text)
+
+
+# An answer that names one option: C, C., C), (C), Option C or (C) 12, but not (A) and (B)
+OPTION = re.compile(
+    r"(?:[Oo]ption |[Cc]hoice )?\(?([A-Z])(?:[.:]|\)\.?|\) +(?!.*\b(?:[A-Z]|and|or)\b)[0-9A-Za-z\\].*)?")
+TEXT_COMMAND = re.compile(r"\\(?:(?:text[a-z]*|mathrm|mathbf|rm|bf)(?![A-Za-z])|[,;:! ])|[{}$]")
+
+
+def same_letter(a, b):
+    """Whether two answers name the same option of a question whose options are not known."""
+    letters = [OPTION.fullmatch(" ".join(TEXT_COMMAND.sub(" ", answer).split())) for answer in (a, b)]
+    return None not in letters and letters[0][1] == letters[1][1]
+
+
+LETTER = re.compile(r"\W*(?:(?:the )?(?:correct |right |final )?(?:answer|option|choice)(?: is)?)?\W*([A-Z])\W*",
+                    re.IGNORECASE)
+# A letter and a text: (C) 12 m, C. 12 m, (c) 12 m, C - 12 m. Without a sign, as in C 12 m, the letter may be an article
+LETTER_AND_TEXT = re.compile(
+    r"[\s*]*(?:[Oo]ption |[Cc]hoice )?(?:(?P<letter>[A-Z])(?P<sign>\)|[.:,](?=\s)|\s-(?=\s)|(?=\s))"
+    r"|\((?P<bracketed>[A-Za-z])\)[.:,]?)\s*(?P<rest>.+)", re.DOTALL)
+# The text names a second letter: (A) and (B), A: this. B: that
+ANOTHER_LETTER = r"(?:^|\band\b|\bor\b|[,&/])\s*\(?[{0}]\b\)?\W*$|\b[{0}][.):]\s"
+
+
+def letter_of(box, options):
+    """The letter of the one option that the content of a box names; None if it names none, or more than one. A letter
+    alone comes first, then the text of an option, then a letter in front of a text. options: {letter: text}."""
+    plain = without_commands(box)
+    alone = LETTER.fullmatch(plain)
+    if alone and alone[1].upper() in options:
+        return alone[1].upper()
+    named = [letter for letter, option in options.items()
+             if same_answer(option, box) or written_form(option) == written_form(plain)]
+    if len(named) == 1:
+        return named[0]
+    both = LETTER_AND_TEXT.fullmatch(plain)
+    letter = (both["letter"] or both["bracketed"]).upper() if both else None
+    if letter not in options:
+        return None
+    own_text = written_form(both["rest"]) == written_form(without_commands(options[letter]))
+    marked = both["sign"] or both["bracketed"]
+    only = not re.search(ANOTHER_LETTER.format("".join(options)), both["rest"])
+    return letter if own_text or marked and only else None
+
+
+def without_commands(text):
+    return re.sub(r"\\(?:[a-zA-Z]+ ?|[,;:! ])|[{}$\\]", " ", text).strip()
