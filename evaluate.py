@@ -219,9 +219,9 @@ def report(folder):
     for name in finished(folder):
         asked = settings["benchmarks"][name]
         result = summary(read_lines(folder / f"{name}.jsonl"), task_of(asked))
-        size = (BENCHMARKS[name] if asked["of_paper"] else OWN).size
+        size = BENCHMARKS[name].size if asked["of_paper"] else 0
         results[name] = result | {"metric": f"mean@{asked['samples']}" if asked["samples"] else "greedy",
-                                  "of_paper": asked["of_paper"], "total": max(size, asked.get("total", 0))}
+                                  "of_paper": asked["of_paper"], "total": max(size, asked["total"])}
     if not results:
         raise ValueError(f"no benchmark in {folder} is finished; the command without --regrade resumes")
     write_whole(folder / "results.json", json.dumps(results, indent=2) + "\n")
@@ -305,7 +305,7 @@ def evenly_spaced(items, limit):
 
 def task_of(asked):
     """The task that a benchmark is asked and graded by. asked: its settings."""
-    return ByValue() if asked["of_paper"] else load_task(asked.get("task", "math"))
+    return ByValue() if asked["of_paper"] else load_task(asked["task"])
 
 
 def joined_settings(args, folder, benchmarks):
@@ -318,8 +318,7 @@ def joined_settings(args, folder, benchmarks):
         before = held["benchmarks"].get(name)
         if before is None and (folder / f"{name}.jsonl").exists():
             raise ValueError(f"{folder} holds a {name}.jsonl that was not made by this program; choose another --out")
-        older = {"task": "math", "system": ByValue.solver_system}  # what folders without these settings were asked with
-        refuse_other(folder, run | asked, held | older | (before or asked), free=("total",), what=f"answers of {name}")
+        refuse_other(folder, run | asked, held | (before or asked), free=("total",), what=f"answers of {name}")
     return run | {"benchmarks": held["benchmarks"] | {name: asked for name, (_, _, asked) in benchmarks.items()}}
 
 
