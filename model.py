@@ -143,6 +143,11 @@ def attend_without_cache(layer, q_BTHC, k_BTKC, v_BTKC):
     return causal_attention(q_BTHC, k_BTKC, v_BTKC)
 
 
+class RMSNorm(nn.RMSNorm):
+    def forward(self, x):  # as PyTorch's own, which torch.compile would skip for being PyTorch's
+        return F.rms_norm(x, self.normalized_shape, self.weight, self.eps)
+
+
 class Attention(nn.Module):
     """Grouped-query attention: H query heads share K key/value heads. See `Transformer.forward` for `attend`."""
 
@@ -154,8 +159,8 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(config.width, kv_width, bias=config.qkv_bias)
         self.v_proj = nn.Linear(config.width, kv_width, bias=config.qkv_bias)
         self.o_proj = nn.Linear(query_width, config.width, bias=False)
-        self.q_norm = nn.RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else None
-        self.k_norm = nn.RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else None
+        self.q_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else None
+        self.k_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else None
 
     def forward(self, x_BTD, cos, sin, attend):
         q_BTHC, k_BTKC, v_BTKC = self.project(x_BTD, cos, sin)
@@ -186,9 +191,9 @@ class SwiGLU(nn.Module):
 class Block(nn.Module):
     def __init__(self, config, layer):
         super().__init__()
-        self.input_layernorm = nn.RMSNorm(config.width, config.norm_eps)
+        self.input_layernorm = RMSNorm(config.width, config.norm_eps)
         self.self_attn = Attention(config, layer)
-        self.post_attention_layernorm = nn.RMSNorm(config.width, config.norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.width, config.norm_eps)
         self.mlp = SwiGLU(config)
 
     def forward(self, x_BTD, cos, sin, attend):
@@ -206,7 +211,7 @@ class Transformer(nn.Module):
         self.config = config
         self.embed_tokens = nn.Embedding(config.vocab_size, config.width)
         self.layers = nn.ModuleList(Block(config, i) for i in range(config.layers))
-        self.norm = nn.RMSNorm(config.width, config.norm_eps)
+        self.norm = RMSNorm(config.width, config.norm_eps)
         self.lm_head = None if config.tied else nn.Linear(config.width, config.vocab_size, bias=False)
 
     @property

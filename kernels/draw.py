@@ -160,7 +160,7 @@ def threshold(logits, V, scale, row_max, floor, goal, COUNT: tl.constexpr, BLOCK
 
 
 @jit
-def draw_kernel(logits, tokens, logprobs, full_logprobs, entropies, keys, positions, seed, scale, top_k, top_p,
+def draw_kernel(logits, tokens, logprobs, full_logprobs, entropies, row_keys, positions, seed, scale, top_k, top_p,
                 V, stride, GREEDY: tl.constexpr, TOP_K: tl.constexpr, TOP_P: tl.constexpr, ENTROPY: tl.constexpr,
                 BLOCK: tl.constexpr, BLOCKS: tl.constexpr):
     """One program for each row. The CDF over the blocks' sums says which block the draw falls in, and that block alone
@@ -192,7 +192,7 @@ def draw_kernel(logits, tokens, logprobs, full_logprobs, entropies, keys, positi
         before = 0.0
         chosen = tl.min(tl.where(block_max == row_max, block, BLOCKS - 1), 0)
     else:
-        key = tl.load(keys + r)
+        key = tl.load(row_keys + r)
         word, _, _, _ = tl.philox(seed, tl.load(positions + r).to(tl.uint32), key.to(tl.uint32),
                                   (key >> 32).to(tl.uint32), 0)
         target = (word >> 8).to(tl.float32) * 5.9604644775390625e-08 * row_sum  # UNIFORM_STEP

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+import kernels
 from kernels import attention as module
 from kernels.attention import paged_attention_plain
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-needs_triton = pytest.mark.skipif(module.triton is None, reason="Triton is not installed (it exists for Linux only)")
+needs_triton = pytest.mark.skipif(kernels.triton is None, reason="Triton is not installed (it exists for Linux only)")
 CASES = [  # page size, heads, key/value heads, head width, contexts
     (16, 4, 4, 64, [1, 15, 16, 17, 300]),
     (16, 8, 1, 128, [4097, 2, 64]),
@@ -23,7 +24,7 @@ CASES = [  # page size, heads, key/value heads, head width, contexts
 @pytest.fixture(autouse=True)
 def dot_of_bf16(monkeypatch):
     """Triton's interpreter multiplies bf16 as if its bits were integers; here it multiplies what they stand for."""
-    if module.triton is None or DEVICE == "cuda":
+    if kernels.triton is None or DEVICE == "cuda":
         return
     from triton.runtime import interpreter
 

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from kernels import draw
+import kernels
 from model import Tokenizer, load
 from sample import Sampler
 
 CPU = torch.device("cpu")
 SHAPE = dict(model_type="qwen3", vocab_size=200, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, head_dim=16,
              num_key_value_heads=2, intermediate_size=48, tie_word_embeddings=True, rope_theta=1e6)
-needs_triton = pytest.mark.skipif(draw.triton is None, reason="Triton is not installed (it exists for Linux only)")
+needs_triton = pytest.mark.skipif(kernels.triton is None, reason="Triton is not installed (it exists for Linux only)")
 
 
 def test_cpu(tiny):

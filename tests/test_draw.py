@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+import kernels
 from kernels import draw as module
 from kernels.draw import draw, draw_plain, invert, philox_uniform, truncate
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-needs_triton = pytest.mark.skipif(module.triton is None, reason="Triton is not installed (it exists for Linux only)")
+needs_triton = pytest.mark.skipif(kernels.triton is None, reason="Triton is not installed (it exists for Linux only)")
 
 
 def keys(R, device="cpu"):

@@ -93,7 +93,7 @@ def test_graphs_draw_what_single_steps_do(how):
     for sampler in (Sampler(model, tokenizer, 64), Sampler(model, tokenizer, 64, kv_gb=0.002, page_size=32)):
         got = sample(sampler, prompts, **how)
         assert sum(a != b for x, y in zip(got, expected) for a, b in zip(x, y)) <= 2
-    assert sampler.put_back
+    assert sampler.preemptions
 
 
 def test_graphs_are_reused_by_another_roles_weights():

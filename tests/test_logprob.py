@@ -5,11 +5,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+import kernels
 from kernels import logprob as module
 from kernels.logprob import LinearLogprob, linear_logprob, linear_logprob_plain
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-FUSED = [False, pytest.param(True, marks=pytest.mark.skipif(module.triton is None, reason="Triton exists for Linux only"))]
+FUSED = [False, pytest.param(True, marks=pytest.mark.skipif(kernels.triton is None, reason="Triton exists for Linux only"))]
 SHAPES = [(1, 1, 3), (300, 7, 16), (129, 513, 8), (5, 4097, 8), (3, 50257, 4), (2, 151936, 4)]
 
 

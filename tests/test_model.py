@@ -10,8 +10,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer as HFTokenizer
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
-from kernels.write import norm_rotate
-from model import ModelConfig, Tokenizer, Transformer, causal_attention, load, save
+from model import ModelConfig, RMSNorm, Tokenizer, Transformer, causal_attention, load, rotate, save
 from tiny.make import CHAT_TEMPLATE
 
 SHAPE = dict(vocab_size=61, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
@@ -149,9 +148,8 @@ def test_cache_and_positions(tmp_path):
     model, tokens, asked = load(tmp_path / "m"), torch.randint(61, (2, 20)), []
 
     class Cache:
-        def attend(self, layer, q, k, v, norms, cos, sin):
+        def attend(self, layer, q, k, v):
             asked.append(layer)
-            q, k = (norm_rotate(x, weight, norms[2], cos, sin) for x, weight in ((q, norms[0]), (k, norms[1])))
             return causal_attention(q, k, v)
 
     assert model(tokens).equal(model(tokens, torch.arange(20).expand(2, 20), Cache()))
@@ -159,6 +157,20 @@ def test_cache_and_positions(tmp_path):
     spread = torch.stack((torch.arange(20) * 3, torch.arange(20) * 5 + 1))
     expected = theirs.model(tokens, position_ids=spread, attention_mask=torch.ones_like(tokens)).last_hidden_state
     assert (model(tokens, spread) - expected).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.bfloat16, 5e-2), (torch.float16, 1e-2)])
+@pytest.mark.parametrize("heads, width", [(8, 64), (32, 128), (3, 6), (1, 2), (4, 96)])
+def test_norm_and_rotation_equal_their_formulas(heads, width, dtype, tolerance):
+    """In float64, the rotation as a product of complex numbers. In half precision each product is rounded."""
+    x, angle = torch.randn(3, 5, heads, width).to(dtype), torch.randn(3, 5, 1, width // 2)
+    norm, cos, sin = RMSNorm(width, 1e-6).to(dtype), angle.cos().to(dtype), angle.sin().to(dtype)
+    torch.nn.init.uniform_(norm.weight)
+    normed = x.double() / (x.double().pow(2).mean(-1, keepdim=True) + 1e-6).sqrt() * norm.weight.double()
+    assert norm(x).dtype == dtype and (norm(x) - normed).abs().max() < tolerance
+    turned = torch.complex(*normed.chunk(2, -1)) * torch.complex(cos.double(), sin.double())
+    got = rotate(norm(x), cos, sin)
+    assert got.dtype == dtype and (got - torch.cat((turned.real, turned.imag), -1)).abs().max() < tolerance
 
 
 def replace_tensor(folder, name, tensor):
