@@ -58,7 +58,8 @@ def dense(q, keys, values, table, lengths):
     out = torch.empty(q.shape, dtype=torch.float64)
     for a, length in enumerate(lengths.tolist()):
         for h in range(q.shape[1]):
-            k, v = (x[h * len(x) // q.shape[1]][table[a].long()].flatten(0, 1)[:length].double() for x in (keys, values))
+            k, v = (x[h * len(x) // q.shape[1]][table[a].long()].flatten(0, 1)[:length].double()
+                    for x in (keys, values))
             out[a, h] = (k @ q[a, h].double() * q.shape[2]**-0.5).softmax(0) @ v
     return out
 
@@ -77,8 +78,8 @@ def test_twin_gathers_many_rows_in_parts(monkeypatch):
 
 
 @needs_triton
-@pytest.mark.parametrize("splits", [None, 1, 3, 8])
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case, splits", [(case, splits) for case in CASES for splits in (None, 3)] +
+                         [(case, splits) for case in CASES[1::3] for splits in (1, 8)], ids=str)
 def test_kernel_equals_twin(case, splits):
     if len(case[4]) * case[2] > 8 and splits == 8 and DEVICE == "cpu":
         case = (*case[:4], case[4][:2])  # the interpreter takes a tenth of a second for each program
@@ -88,8 +89,7 @@ def test_kernel_equals_twin(case, splits):
 
 
 @needs_triton
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("case", CASES[::2], ids=str)
+@pytest.mark.parametrize("case, dtype", list(zip(CASES[::2], (torch.bfloat16, torch.float16) * 2)), ids=str)
 def test_kernel_equals_twin_in_half_precision(case, dtype):
     given = make(*case, dtype)
     got = module.paged_attention_triton(*given)

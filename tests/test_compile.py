@@ -40,8 +40,8 @@ CASES = [
 
 
 def compile_kernel(file, name, dtype, constants):
-    """Compiles kernels/`file`.py's kernel for compute capability 9.0 -> (bytes of it, whether it copies asynchronously).
-    Run as a program, where nothing is interpreted."""
+    """Compiles kernels/`file`.py's kernel for compute capability 9.0 -> (bytes of it, whether it copies
+    asynchronously). Run as a program, where nothing is interpreted."""
     import triton
     from triton.backends.compiler import GPUTarget
     module = __import__(f"kernels.{file}", fromlist=[name])
@@ -78,8 +78,8 @@ def test_kernel_compiles_for_sm_90(compiled, i):
 
 
 def test_all_layers_share_one_compiled_graph(tiny):
-    """Of whole blocks, as the trainer compiles them, and of the sampler's parts. A layer's number must not be part of what is
-    compiled: each layer would compile anew, and past eight of them PyTorch gives up."""
+    """Of whole blocks, as the trainer compiles them, and of the sampler's parts. A layer's number must not be part of
+    what is compiled: each layer would compile anew, and past eight of them PyTorch gives up."""
     from model import load
     from sample import compile_blocks
     graphs, tokens = [], torch.arange(60).view(3, 20)

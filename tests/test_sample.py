@@ -74,8 +74,9 @@ def test_greedy_equals_transformers(tmp_path, family, max_rows, pressure):
 
 @pytest.mark.parametrize("params", [{}, {"temperature": 0.7, "top_p": 0.9}, {"top_k": 5}, {"temperature": 0}], ids=str)
 def test_paged_equals_plain(model, params):
-    """Token for token in fp32, with rows that share prompts, wait and are preempted. The fourth prompt is the first again,
-    and its completions are the plain twin's next ones. (Draws within rounding of a boundary may differ; none does here.)"""
+    """Token for token in fp32, with rows that share prompts, wait and are preempted. The fourth prompt is the first
+    again, and its completions are the plain twin's next ones. (Draws within rounding of a boundary may differ; none
+    does here.)"""
     sampler = sampler_under_pressure(model, 20)
     got = sampler.generate(PROMPTS, n=3, max_tokens=20, seed=4, **params)
     assert sampler.preemptions
@@ -100,7 +101,8 @@ def assert_logprobs_equal_full_forward_pass(model, groups, params, tolerance):
 
 
 @pytest.mark.parametrize("pressure", [False, True])
-@pytest.mark.parametrize("params", [{}, {"temperature": 0.7}, {"temperature": 1.2, "top_k": 9, "top_p": 0.8}, {"temperature": 0}])
+@pytest.mark.parametrize("params", [{}, {"temperature": 0.7}, {"temperature": 1.2, "top_k": 9, "top_p": 0.8},
+                                    {"temperature": 0}])
 def test_logprobs_equal_a_full_forward_pass(model, params, pressure):
     """Every token of every row, of preempted rows too."""
     sampler = sampler_under_pressure(model, 20) if pressure else Sampler(model, STOPS, 4)
@@ -111,7 +113,8 @@ def test_logprobs_equal_a_full_forward_pass(model, params, pressure):
 
 @pytest.mark.parametrize("pressure", [False, True])
 def test_logprobs_in_bf16(pressure):
-    """In bf16 two ways of computing the same logits round differently; on logits of size 1, as here, by less than 2e-2."""
+    """In bf16 two ways of computing the same logits round differently; on logits of size 1, as here, by less than
+    2e-2."""
     torch.manual_seed(0)
     model = Transformer(ModelConfig.from_dict(CONFIG)).to(torch.bfloat16)
     torch.nn.init.normal_(model.embed_tokens.weight, std=0.05)
@@ -138,8 +141,8 @@ LAYOUTS = {  # max_rows, page_size, pages (None: as many as are needed)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("params", [{}, {"top_p": 0.9}])
 def test_draws_depend_on_seed_and_prompt_alone(model, layout, params):
-    """The same rows draw the same tokens in fp32 whatever the batch size, the page size, the memory and the order of the
-    prompts. (Draws within rounding of a boundary may differ; there are none among these 1,400.)"""
+    """The same rows draw the same tokens in fp32 whatever the batch size, the page size, the memory and the order of
+    the prompts. (Draws within rounding of a boundary may differ; there are none among these 1,400.)"""
     rows, page_size, pages = LAYOUTS[layout]
     expected = Sampler(model, STOPS, 35).generate(PROMPTS, n=5, max_tokens=20, seed=8, **params)
     sampler = Sampler(model, STOPS, rows, pages and small_cache(model, pages, page_size), page_size)
@@ -157,7 +160,8 @@ def test_draws_of_equal_prompts_and_other_seeds_differ(model):
 
 
 def test_real_draws_count_those_that_differ(tiny):
-    """640 completions of the tiny model in two layouts: rows may part only at a draw within 1e-5 of a boundary of the CDF."""
+    """640 completions of the tiny model in two layouts: rows may part only at a draw within 1e-5 of a boundary of the
+    CDF."""
     tokenizer, model = Tokenizer(tiny), load(tiny)
     prompts = [tokenizer.chat(SYSTEM, f"What is {i} + {2 * i} - 8?") for i in range(10, 74)]
     one, two = (Sampler(model, tokenizer, rows, page_size=page_size).generate(prompts, n=10, max_tokens=80, seed=1)
@@ -270,7 +274,8 @@ def test_watch_sees_every_row_grow_to_its_end(model):
 
 
 def test_too_small_a_cache_is_one_line(model):
-    with pytest.raises(ValueError, match=r"cache has room for 32 positions, but one row may need 64; give it more \(kv_gb\)"):
+    says = r"cache has room for 32 positions, but one row may need 64; give it more \(kv_gb\)"
+    with pytest.raises(ValueError, match=says):
         Sampler(model, STOPS, 8, small_cache(model, 4, 16)).generate(PROMPTS, max_tokens=30)
 
 
@@ -317,7 +322,8 @@ def test_first_token_may_be_the_only_one(model):
 def test_bad_calls(model):
     with pytest.raises(ValueError, match="prompt 1 is empty"):
         Sampler(model, STOPS).generate([[1], []])
-    for name, value in (("max_tokens", 0), ("n", 0), ("temperature", -1.0), ("top_k", -1), ("top_p", 0.0), ("top_p", 1.5)):
+    for name, value in (("max_tokens", 0), ("n", 0), ("temperature", -1.0), ("top_k", -1), ("top_p", 0.0),
+                        ("top_p", 1.5)):
         with pytest.raises(ValueError, match=f"{name} is {value}"):
             Sampler(model, STOPS).generate([[1]], **{name: value})
     assert Sampler(model, STOPS).generate([]) == []
@@ -326,8 +332,8 @@ def test_bad_calls(model):
 
 
 def test_nan_names_the_row(model):
-    """Token 45's embedding is NaN, which only the third prompt contains. `watch` is not shown its rows as ended: who keeps
-    completions as they end would keep them."""
+    """Token 45's embedding is NaN, which only the third prompt contains. `watch` is not shown its rows as ended: who
+    keeps completions as they end would keep them."""
     broken = Transformer(model.config)
     broken.load_state_dict(model.state_dict())
     with torch.no_grad():
@@ -340,17 +346,17 @@ def test_nan_names_the_row(model):
     assert 2 not in ended
 
 
-def _sample(rank, world, few):
+def _sample(rank, world):
     torch.manual_seed(0)
     config = dict(model_type="llama", vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
                   num_key_value_heads=1, intermediate_size=48, tie_word_embeddings=False)
     sampler = Sampler(Transformer(ModelConfig.from_dict(config)), STOPS)
-    return [c.tokens for c in flat(sampler.generate(PROMPTS[:1] if few else PROMPTS, n=4, max_tokens=12, seed=2))]
+    return [[c.tokens for c in flat(sampler.generate(prompts, n=4, max_tokens=12, seed=2))]
+            for prompts in (PROMPTS[:1], PROMPTS)]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("few", [False, True])
-def test_two_processes_draw_what_one_does(few):
-    """Prompts are shared out, or the rows of few prompts; each process gets all of them, in order."""
-    one, two = run_processes(1, _sample, few), run_processes(2, _sample, few)
+def test_two_processes_draw_what_one_does():
+    """The rows of one prompt, and those of several; each process gets all completions, in order."""
+    one, two = run_processes(1, _sample), run_processes(2, _sample)
     assert two[0] == one[0] and two[1] == one[0]
