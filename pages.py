@@ -147,10 +147,10 @@ class Scheduler:
 
     def admit(self):
         """Starts waiting rows while there are lanes, and pages above the watermark -> (prefixes to compute, each with
-        its pages; lanes that start; [2, n] pages to copy after that, from and to)."""
-        prefixes, lanes, copies, emptied, longest = [], [], [], [], 0
+        its pages; the (lane, group, row) that start; [2, n] pages to copy after that, from and to)."""
+        prefixes, admitted, copies, emptied, longest = [], [], [], [], 0
         while self.waiting and self.free_lanes:
-            group, running = self.waiting[0], len(self.running) + len(lanes)
+            group, running = self.waiting[0], len(self.running) + len(admitted)
             shared = group.prefix // self.page_size  # full pages of the prefix
             own = self.pages_for(group.prefix + min(self.burst - 1, group.rows[0].max_tokens)) - shared
             prefix_pages = -(-group.prefix // self.page_size) if group.pages is None else 0
@@ -174,12 +174,12 @@ class Scheduler:
             self.owned[lane], self.start[lane], self.count[lane] = shared + own, group.prefix, 0
             self.limit[lane], self.order[lane], self.occupant[lane] = row.max_tokens, self.admissions, (group, row)
             self.admissions += 1
-            lanes.append(lane)
+            admitted.append((lane, group, row))
             if not group.rows:
                 emptied.append(self.waiting.popleft())
         self._evict_prefixes(emptied)  # only now: until their last pages are copied, they must not be allocated again
-        self.running = np.append(self.running, np.array(lanes, dtype=np.int64))
-        return prefixes, lanes, np.array(copies, dtype=np.int64).reshape(-1, 2).T
+        self.running = np.append(self.running, np.array([lane for lane, *_ in admitted], dtype=np.int64))
+        return prefixes, admitted, np.array(copies, dtype=np.int64).reshape(-1, 2).T
 
     def grow(self):
         """Allocates the running rows' pages for the next burst, preempting the youngest rows if there are too few."""

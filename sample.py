@@ -2,8 +2,8 @@
 
 `generate_plain` says what sampling is. `Sampler` draws the same tokens with continuous batching over a paged key/value
 cache (pages.py). Each draw depends on (seed, prompt, number among the completions of that prompt, position) alone. So
-the same call gives the same tokens, up to the rounding of the logits, whatever the batch size, the page size, the order
-of the prompts and the number of processes; and a preempted row draws again what it drew before.
+the same call gives the same tokens whatever the batch size, the page size, the order of the prompts and the number of
+processes, up to the rounding of the logits. A preempted row draws again what it drew before.
 
     python sample.py --model tiny --prompt "What is 17 + 25 - 8?" --n 4
 
@@ -24,28 +24,22 @@ from kernels.draw import draw
 from model import Tokenizer, load
 from pages import NULL_PAGE, PagedCache, Scheduler, group_rows, prompt_key, shard
 
-# Batch sizes of the CUDA graphs: a batch is padded to the next of them.
+# Batch sizes of the CUDA graphs. A batch is padded to the next of them.
 GRAPH_SIZES = [1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096]
 
 
 @dataclass
 class Completion:
-    """tokens: the drawn ids, with the stop token if it came. logprobs: one for each token, under the distribution it
-    was drawn from (greedy: at temperature 1). finished: whether a stop token came within max_tokens. full_logprobs: the
-    logprobs before top-k and top-p, as a trainer scores them."""
-
-    tokens: list
-    logprobs: list
-    finished: bool
-    full_logprobs: list = field(default_factory=list)
+    tokens: list  # the drawn ids, with the stop token if it came
+    logprobs: list  # one for each token, under the distribution that it was drawn from (greedy: temperature 1)
+    finished: bool  # whether a stop token came within max_tokens
+    full_logprobs: list = field(default_factory=list)  # those before top-k and top-p, as a trainer scores them
 
 
 @torch.inference_mode()
 def generate_plain(model, tokenizer, prompt, n=1, max_tokens=256, temperature=1.0, top_p=1.0, top_k=0, seed=0):
-    """The plain twin of `Sampler.generate`, for one prompt: n `Completion`s, without a cache or a batch.
-
-    To draw a token, run the model over all tokens so far, and draw from the softmax of the last logits.
-    """
+    """The plain twin of `Sampler.generate`, for one prompt: n `Completion`s, without a cache and without a batch. For
+    each token, the model runs over all tokens so far, and `draw` draws from the softmax of the last logits."""
     completions = []
     for j in range(n):
         c, key = Completion([], [], False), prompt_key(prompt) + j
@@ -83,7 +77,7 @@ class Sampler:
         self.cache, self.graphs, self.graph_width = None, {}, 0
         self.preemptions = 0  # of the last call, in this process
         self.use_graphs = self.device.type == "cuda"
-        self.burst = 8 if self.use_graphs else 1  # decode steps between two syncs, since the device waits in a sync
+        self.burst = 8 if self.use_graphs else 1  # decode steps between two syncs; in a sync the GPU is idle
         if self.use_graphs:
             compile_blocks(model)
 
@@ -94,12 +88,11 @@ class Sampler:
 
         prompts: lists of token ids. max_tokens: the most tokens of a completion, with its stop token; one number, or
         one for each prompt. temperature 0 is greedy. progress: the label of a progress bar that counts tokens; no bar
-        when not given. watch(i, j, tokens, ended): called as completion j of prompt i grows, with all its tokens so
-        far.
+        when not given. watch(i, j, tokens, ended): called as completion j of prompt i grows, with its tokens so far.
 
-        Under torch.distributed the processes share the rows out, and each gets all completions. The bar and `watch` see
-        their own process's rows. Raises ValueError for an empty prompt, a setting out of range or a cache too small for
-        one row, and FloatingPointError, naming the row, when the model gives NaN.
+        Under torch.distributed each process draws a share of the rows and gets all completions. The bar and `watch` see
+        the rows of their own process. Raises ValueError for an empty prompt, a setting out of range or a cache too
+        small for one row, and FloatingPointError, naming the row, when the model gives NaN.
         """
         limits = [max_tokens] * len(prompts) if isinstance(max_tokens, int) else list(max_tokens)
         check(prompts, n, limits, temperature, top_p, top_k)
@@ -107,7 +100,8 @@ class Sampler:
         rank, world = rank_and_world()
         groups = shard(group_rows(prompts, n, limits), rank, world)
         with progress_bar(progress, hidden=progress is None or rank > 0) as bar:
-            done = self._run(groups, params, bar, watch and (lambda row, *news: watch(row // n, row % n, *news)))
+            watch_row = watch and (lambda row, tokens, ended: watch(row // n, row % n, tokens, ended))
+            done = self._run(groups, params, bar, watch_row)
         if world > 1:
             shares = [None] * world
             dist.all_gather_object(shares, pack(done))
@@ -138,21 +132,20 @@ class Sampler:
         return done
 
     def _admit(self, scheduler, rows):
-        """Starts waiting rows: prefills new prompts, copies their last pages, and writes the rows' lanes."""
-        prefixes, lanes, copies = scheduler.admit()
+        """Starts waiting rows: prefills new prompts, copies their last pages, and fills the rows' lanes."""
+        prefixes, admitted, copies = scheduler.admit()
         if prefixes:
             self._prefill(prefixes)
         if copies.size:
             self.cache.copy_pages(*self._to_device(copies))
-        if lanes:
-            started = [(lane, group.prompt[-1], group.prefix, row.max_tokens, row.key)
-                       for lane in lanes for group, row in [scheduler.occupant[lane]]]
-            lane, token, start, limit, key = torch.tensor(started, device=self.device).T
+        if admitted:
+            lines = [(lane, group.prompt[-1], group.prefix, row.max_tokens, row.key) for lane, group, row in admitted]
+            lane, token, start, limit, key = torch.tensor(lines, device=self.device).T
             rows.token[lane, 0], rows.start[lane], rows.limit[lane], rows.key[lane] = token, start, limit, key
             rows.count[lane], rows.alive[lane] = 0, True
 
     def _prefill(self, prefixes):
-        """Computes prefixes into their pages, as one right-padded batch."""
+        """Computes keys and values of prefixes into their pages, as one right-padded batch."""
         P, T = len(prefixes), max(len(prefix) for prefix, _ in prefixes)
         token_PT = np.zeros((P, T), dtype=np.int64)
         slot_PT = np.full((P, T), NULL_PAGE * self.page_size, dtype=np.int64)
@@ -240,28 +233,27 @@ class Sampler:
     def _to_device(self, array):
         return torch.from_numpy(array).to(self.device)
 
-    # CUDA graphs: a graph has fixed addresses and shapes, so batches are padded to a few sizes.
-
     def _pad(self, running, padding):
-        """The running lanes; for graphs with the padding lane added up to the next of GRAPH_SIZES."""
+        """The running lanes. For graphs, whose shapes are fixed, the padding lane fills up to the next of
+        GRAPH_SIZES."""
         if not self.use_graphs:
             return running
         size = next((size for size in GRAPH_SIZES if size >= len(running)), len(running))
         return np.append(running, np.full(size - len(running), padding))
 
     def _block_tables(self, scheduler, size):
-        """The running rows' block tables, as wide as the longest needs; for graphs, of their fixed size and width."""
-        tables = scheduler.block_table[scheduler.running]
+        """The running rows' block tables, as wide as the longest row needs. For graphs, of their fixed shape."""
+        running = scheduler.running
         if not self.use_graphs:
-            return tables[:, :scheduler.owned[scheduler.running].max()]
-        padded = np.full((size, self.graph_width), NULL_PAGE, dtype=np.int32)
-        padded[:len(tables), :tables.shape[1]] = tables
-        return padded
+            return scheduler.block_table[running, :scheduler.owned[running].max()]
+        table = np.full((size, self.graph_width), NULL_PAGE, dtype=np.int32)
+        table[:len(running), :scheduler.block_table.shape[1]] = scheduler.block_table[running]
+        return table
 
     def _capture(self, *inputs):
         """Records `_forward` at fixed addresses -> (graph, its inputs, its logits)."""
         inputs = [x.clone() for x in inputs]
-        stream = torch.cuda.Stream()  # whatever compiles or allocates on first use must do so before the capture
+        stream = torch.cuda.Stream()  # the first run compiles and allocates, which a capture must not
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             self._forward(*inputs)
@@ -275,7 +267,7 @@ class Sampler:
 
 
 class RowTensors:
-    """The rows as the device knows them: a line for each lane, and one more for padding."""
+    """The rows' tokens, logprobs and counts on the device: a line for each lane, and a last one for padding."""
 
     def __init__(self, lanes, max_tokens, device):
         # Column 0 is the prompt's last token. An ended row, until the next sync, writes to the column after its last
@@ -287,8 +279,8 @@ class RowTensors:
 
 
 def compile_blocks(model, **options):
-    """Compiles, in place, all of each block but the attention and the last projection: Inductor fuses the norms, the
-    rotation and the activation into few kernels. `options` are those of torch.compile."""
+    """Compiles each block in place, except its attention and o_proj, so that norms, rotation and activation are fused.
+    `options` are those of torch.compile."""
     for block in model.layers:
         block.input_layernorm.compile(dynamic=True, **options)
         block.self_attn.project = torch.compile(block.self_attn.project, dynamic=True, **options)
@@ -316,7 +308,7 @@ def progress_bar(label, hidden):
 
 
 def pack(done):
-    """Completions by row as a few arrays, which travel between processes at a tenth of the lists' cost."""
+    """{row: Completion} as a few arrays, which cost a tenth of the lists to send between processes."""
     completions = done.values()
     return (list(done), [len(c.tokens) for c in completions], [c.finished for c in completions],
             np.array([t for c in completions for t in c.tokens], dtype=np.int32),
@@ -325,7 +317,7 @@ def pack(done):
 
 
 def unpack(packed):
-    """The (row, Completion) pairs that `pack` was given."""
+    """The (row, Completion) pairs of what `pack` made."""
     rows, lengths, finished, *arrays = packed
     ends = np.cumsum(lengths)
     for i, row in enumerate(rows):
@@ -334,7 +326,7 @@ def unpack(packed):
 
 
 class Stream:
-    """Prints completions one after the other while all of them grow."""
+    """Prints completions one after the other, while all of them grow at the same time."""
 
     def __init__(self, tokenizer, n):
         self.tokenizer, self.n, self.current, self.printed = tokenizer, n, 0, 0
