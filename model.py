@@ -139,7 +139,6 @@ def causal_attention(q_BTHC, k_BTKC, v_BTKC):
 
 
 def attend_without_cache(layer, q_BTHC, k_BTKC, v_BTKC):
-    """What `Transformer.forward` attends with when it is given no cache."""
     return causal_attention(q_BTHC, k_BTKC, v_BTKC)
 
 
@@ -223,8 +222,7 @@ class Transformer(nn.Module):
         """Final hidden states [B, T, D] of token ids [B, T].
 
         positions_BT: each token's position in its row; 0, 1, 2, ... when not given. cache: an object whose
-        `attend(layer, q_BTHC, k_BTKC, v_BTKC) -> [B, T, H, C]` computes the attention, such as `PagedCache`. Without
-        one, rows attend to themselves.
+        `attend(layer, q_BTHC, k_BTKC, v_BTKC) -> [B, T, H, C]` replaces the causal attention, such as `PagedCache`.
         """
         if positions_BT is None:
             positions_BT = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)[None]
@@ -297,10 +295,9 @@ def read_tensors(folder):
 def load(path, device="cpu", dtype=torch.float32):
     """Reads a Hugging Face folder or Hub id into a `Transformer` on `device` in `dtype`; dtype None keeps the file's.
 
-    The model is built without memory, on `meta`, and each parameter must be in the files exactly once, in its shape. On
-    the CPU, tensors that keep their dtype stay mapped to the file, and all processes share that memory. Raises
-    FileNotFoundError for a missing file; ValueError for a broken file, an unsupported config, or a tensor that is
-    missing, extra or misshapen, naming it.
+    The model is built without memory, on `meta`, and the files must hold each parameter once, in its shape. On the CPU,
+    tensors that keep their dtype stay mapped to the file, and all processes share that memory. Raises FileNotFoundError
+    for a missing file; ValueError for a broken one, an unsupported config, or a missing, extra or misshapen tensor.
     """
     folder = resolve(path)
     with torch.device("meta"):
@@ -394,11 +391,9 @@ class Tokenizer:
         return self.inner.decode(list(ids), skip_special_tokens=True)
 
     def chat(self, system, user):
-        """Token ids of a conversation up to where the assistant begins to speak.
-
-        ChatML where the vocabulary has its two tokens. Otherwise the lines `system: ...` and `user: ...` (paper,
-        appendix), after the beginning-of-text token where the tokenizer puts one.
-        """
+        """Token ids of a conversation up to where the assistant begins to speak: ChatML where the vocabulary has its two
+        tokens, else the lines `system: ...` and `user: ...` (paper, appendix), after the beginning-of-text
+        token where the tokenizer puts one."""
         if self.im_start is None or self.im_end is None:
             return self.inner.encode(f"system: {system}\nuser: {user}", add_special_tokens=True).ids
         newline = self.encode("\n")

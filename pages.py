@@ -61,19 +61,19 @@ class PagedCache:
 
 
 class Row(NamedTuple):
-    index: int  # of the completion, among all of the call
+    index: int  # among all rows of the call
     key: int  # of its draws, beside the seed
     max_tokens: int
 
 
 class Group:
-    """The waiting rows of one prompt. Its prefix, all but the last token, is computed once for all of them. A row
-    starts by decoding that last token, so its first draw is like any other."""
+    """The waiting rows of one prompt. The prompt's prefix, all but its last token, is computed once for all of them. A
+    row starts by decoding that last token, so its first draw is like any other."""
 
     def __init__(self, prompt, rows):
         self.prompt, self.rows, self.prefix = prompt, deque(rows), len(prompt) - 1
         self.last_position = self.prefix + max(row.max_tokens for row in rows)  # the last that a row may reach
-        self.pages = None  # of the prefix, once it is computed
+        self.pages = None  # of the prefix, while it is computed and rows wait
 
 
 def prompt_key(prompt):
@@ -108,8 +108,8 @@ def shard(groups, rank, world):
 
 
 class Scheduler:
-    """Which rows run, in which lane, and which pages they own; on the host, in numpy. All running rows decode `burst`
-    tokens between two syncs with the device, and own the pages for them beforehand."""
+    """Decides which rows run, in which lanes, and which pages they own; on the host, in numpy. Between two syncs with
+    the device, running rows decode up to `burst` tokens, whose pages they own beforehand."""
 
     def __init__(self, groups, lanes, pages, page_size, burst):
         self.waiting, self.page_size, self.burst = deque(groups), page_size, burst
@@ -120,8 +120,8 @@ class Scheduler:
         self.free_pages = np.arange(pages - 1, NULL_PAGE, -1)  # a stack, of which the first free_count are free
         self.free_count = self.pages = pages - 1
         self.ref_count = np.zeros(pages, dtype=np.int64)  # running rows, and groups with waiting rows, that use a page
-        # Of the row in each lane, and a last lane for padding, which no row occupies: its pages, how many they are, the
-        # prefix's length, the tokens drawn, the most it may draw, and how many rows were admitted before it.
+        # Of the row in each lane: its pages, how many they are, the prefix's length, the tokens drawn, the most it may
+        # draw, and how many rows were admitted before it. No row occupies the last lane, which is for padding.
         self.block_table = np.full((lanes + 1, width), NULL_PAGE, dtype=np.int32)
         self.owned, self.start, self.count, self.limit, self.order = np.zeros((5, lanes + 1), dtype=np.int64)
         self.occupant = [None] * lanes  # (group, row)
@@ -182,7 +182,7 @@ class Scheduler:
         return prefixes, admitted, np.array(copies, dtype=np.int64).reshape(-1, 2).T
 
     def grow(self):
-        """Allocates the running rows' pages for the next burst, preempting the youngest rows if there are too few."""
+        """Allocates the running rows' pages for the next burst, preempting the youngest rows when there are too few."""
         while True:
             last = self.start + np.minimum(self.count + self.burst - 1, self.limit)
             need = np.maximum(self.pages_for(last) - self.owned, 0)[self.running]
@@ -193,8 +193,7 @@ class Scheduler:
         lanes, before = np.repeat(self.running, need), np.repeat(need.cumsum() - need, need)
         self.block_table[lanes, self.owned[lanes] + np.arange(len(lanes)) - before] = self.allocate(len(lanes))
         self.owned[self.running] += need
-        length = (self.start + self.count)[self.running]
-        self.running = self.running[np.argsort(length, kind="stable")]  # for `paged_attention_plain`
+        self.running = self.running[np.argsort((self.start + self.count)[self.running], kind="stable")]  # by length
 
     def finish(self, lanes):
         """Takes rows out of their lanes and frees their pages."""

@@ -164,7 +164,7 @@ class Sampler:
         rows.logprob[lane_A, count_A], rows.full_logprob[lane_A, count_A] = drawn.logprob, drawn.full_logprob
         alive_A = rows.alive[lane_A]
         count_A = count_A + alive_A
-        rows.token[lane_A, count_A + ~alive_A] = drawn.token  # an ended row's token goes past its end
+        rows.token[lane_A, count_A + ~alive_A] = drawn.token  # of an ended row: past its end
         rows.count[lane_A] = count_A
         ended_A = self.is_stop_V[drawn.token] | drawn.logprob.isnan() | (count_A >= rows.limit[lane_A])
         rows.alive[lane_A] = alive_A & ~ended_A
@@ -203,9 +203,9 @@ class Sampler:
 
     def _collect(self, lanes, scheduler, rows, done):
         """Makes the `Completion`s of the rows in these lanes."""
-        lane = self._to_device(lanes)
-        token, logprob, full = (x[lane].cpu().numpy() for x in (rows.token, rows.logprob, rows.full_logprob))
-        stopped = self.is_stop_V[rows.token[lane, rows.count[lane]]].tolist()
+        ended = self._to_device(lanes)
+        token, logprob, full = (x[ended].cpu().numpy() for x in (rows.token, rows.logprob, rows.full_logprob))
+        stopped = self.is_stop_V[rows.token[ended, rows.count[ended]]].tolist()
         for i, (lane, count) in enumerate(zip(lanes.tolist(), scheduler.count[lanes].tolist())):
             index = scheduler.occupant[lane][1].index
             if np.isnan(logprob[i, count - 1]):
@@ -234,8 +234,7 @@ class Sampler:
         return torch.from_numpy(array).to(self.device)
 
     def _pad(self, running, padding):
-        """The running lanes. For graphs, whose shapes are fixed, the padding lane fills up to the next of
-        GRAPH_SIZES."""
+        """The running lanes; for graphs, filled up with the padding lane to the next of GRAPH_SIZES."""
         if not self.use_graphs:
             return running
         size = next((size for size in GRAPH_SIZES if size >= len(running)), len(running))
@@ -270,8 +269,7 @@ class RowTensors:
     """The rows' tokens, logprobs and counts on the device: a line for each lane, and a last one for padding."""
 
     def __init__(self, lanes, max_tokens, device):
-        # Column 0 is the prompt's last token. An ended row, until the next sync, writes to the column after its last
-        # token.
+        # Column 0 is the prompt's last token. What a row draws past its end goes to the column after its last token.
         self.token = torch.zeros(lanes + 1, max_tokens + 2, dtype=torch.int64, device=device)
         self.logprob, self.full_logprob = torch.zeros(2, lanes + 1, max_tokens + 1, device=device)
         self.start, self.count, self.limit, self.key = torch.zeros(4, lanes + 1, dtype=torch.int64, device=device)
