@@ -391,9 +391,9 @@ class Tokenizer:
         return self.inner.decode(list(ids), skip_special_tokens=True)
 
     def chat(self, system, user):
-        """Token ids of a conversation up to where the assistant begins to speak: ChatML where the vocabulary has its two
-        tokens, else the lines `system: ...` and `user: ...` (paper, appendix), after the beginning-of-text
-        token where the tokenizer puts one."""
+        """Token ids of a conversation up to where the assistant begins to speak. ChatML where the vocabulary has its
+        two tokens. Otherwise the lines `system: ...` and `user: ...` (paper, appendix), which begin with the
+        tokenizer's beginning-of-text token, if any."""
         if self.im_start is None or self.im_end is None:
             return self.inner.encode(f"system: {system}\nuser: {user}", add_special_tokens=True).ids
         newline = self.encode("\n")

@@ -73,7 +73,7 @@ class Group:
     def __init__(self, prompt, rows):
         self.prompt, self.rows, self.prefix = prompt, deque(rows), len(prompt) - 1
         self.last_position = self.prefix + max(row.max_tokens for row in rows)  # the last that a row may reach
-        self.pages = None  # of the prefix, while it is computed and rows wait
+        self.pages = None  # of the prefix, from its computation until the last row is admitted or they are evicted
 
 
 def prompt_key(prompt):
@@ -151,7 +151,7 @@ class Scheduler:
         prefixes, admitted, copies, emptied, longest = [], [], [], [], 0
         while self.waiting and self.free_lanes:
             group, running = self.waiting[0], len(self.running) + len(admitted)
-            shared = group.prefix // self.page_size  # full pages of the prefix
+            shared = group.prefix // self.page_size  # full pages of the prefix; the row owns its other pages alone
             own = self.pages_for(group.prefix + min(self.burst - 1, group.rows[0].max_tokens)) - shared
             prefix_pages = -(-group.prefix // self.page_size) if group.pages is None else 0
             if self.free_count < own + prefix_pages + WATERMARK * running:
@@ -177,7 +177,7 @@ class Scheduler:
             admitted.append((lane, group, row))
             if not group.rows:
                 emptied.append(self.waiting.popleft())
-        self._evict_prefixes(emptied)  # only now: until their last pages are copied, they must not be allocated again
+        self._evict_prefixes(emptied)  # not earlier: pages to be copied must not be allocated to another row
         self.running = np.append(self.running, np.array([lane for lane, *_ in admitted], dtype=np.int64))
         return prefixes, admitted, np.array(copies, dtype=np.int64).reshape(-1, 2).T
 
@@ -197,8 +197,7 @@ class Scheduler:
 
     def finish(self, lanes):
         """Takes rows out of their lanes and frees their pages."""
-        pages = self.block_table[lanes]
-        self.free(pages[pages != NULL_PAGE])
+        self.free(self.block_table[lanes][self.block_table[lanes] != NULL_PAGE])
         self.block_table[lanes], self.owned[lanes] = NULL_PAGE, 0
         self.free_lanes.extend(lanes.tolist())
         self.running = self.running[~np.isin(self.running, lanes)]
@@ -213,7 +212,7 @@ class Scheduler:
         self.preemptions += 1
 
     def _evict_prefixes(self, groups):
-        """Frees the pages of these groups' prefixes, which are computed again if needed -> whether there were any."""
+        """Frees the pages of these groups' prefixes -> whether there were any. Groups that wait compute them again."""
         groups = [group for group in groups if group.pages is not None]
         for group in groups:
             self.free(group.pages)

@@ -91,8 +91,7 @@ def truncate(scaled_RV, top_k, top_p):
 
 
 def philox_uniform(seed, key_R, position_R):
-    """Uniform fp32 [R] in [0, 1): the first word of Philox 4x32-10 at counter (position, key, key >> 32, 0), key
-    `seed`."""
+    """Uniform fp32 [R] in [0, 1): Philox 4x32-10's first word at counter (position, key, key >> 32, 0) and key seed."""
     c0, c1 = position_R & MASK32, key_R & MASK32
     c2, c3 = (key_R >> 32) & MASK32, torch.zeros_like(key_R)
     k0, k1 = seed & MASK32, (seed >> 32) & MASK32
@@ -196,8 +195,7 @@ def draw_kernel(logits, tokens, logprobs, full_logprobs, entropies, row_keys, po
         word, _, _, _ = tl.philox(seed, tl.load(positions + r).to(tl.uint32), key.to(tl.uint32),
                                   (key >> 32).to(tl.uint32), 0)
         target = (word >> 8).to(tl.float32) * 5.9604644775390625e-08 * row_sum  # UNIFORM_STEP
-        # Rounding may put the target past the last sum; then the last block, and the last token, with any weight is
-        # drawn.
+        # Rounding may put the target past the last sum. Then the last block, or token, that has any weight is meant.
         chosen = tl.sum((tl.cumsum(weight, 0) <= target).to(tl.int32), 0)
         chosen = tl.minimum(chosen, tl.max(tl.where(weight > 0, block, 0), 0))
         before = tl.sum(tl.where(block < chosen, weight, 0.0), 0)

@@ -361,8 +361,11 @@ def test_a_model_of_the_size_of_qwen3_0_6b(tiny, tmp_path):
                rms_norm_eps=1e-6, max_position_embeddings=32_768)
     torch.manual_seed(0)
     folder = tmp_path / "big"
-    model = Transformer(ModelConfig.from_dict(raw)).bfloat16()
-    torch.nn.init.normal_(model.embed_tokens.weight, std=0.02)
+    with torch.device("meta"):
+        model = Transformer(ModelConfig.from_dict(raw)).bfloat16()
+    model = model.to_empty(device="cpu")
+    for p in model.parameters():
+        torch.nn.init.uniform_(p, -0.03, 0.03) if p.dim() > 1 else torch.nn.init.ones_(p)
     save(model, folder)
     del model
     shard(folder)
