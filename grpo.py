@@ -137,7 +137,7 @@ def grpo_loss(logprobs, old_logprobs, ref_logprobs, advantages, mask, cfg, denom
 
 @dataclass
 class Rollout:
-    """One row to learn from. logprobs: of the completion's tokens under the sampler, before top-k and top-p, if known."""
+    """One row to learn from. logprobs: the sampler's, of the completion's tokens, before top-k and top-p, if known."""
 
     prompt: list  # token ids
     completion: list  # token ids

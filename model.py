@@ -1,8 +1,8 @@
 """The decoder: one hand-written Transformer that reads Qwen3, Qwen2.5 and Llama 3 checkpoints, and their tokenizer.
 
-The three families are one architecture with four switches (`ModelConfig`): QK-norm (Qwen3), biases on the attention
-projections (Qwen2.5), a rescaled rotary frequency table (Llama 3.1 and later), and a head tied to the embedding or not.
-Modules carry the names of the Hugging Face checkpoint, so that loading and saving need no table of names.
+The three families are one architecture with four switches (`ModelConfig`): norms of query and key (Qwen3), biases on
+the attention projections (Qwen2.5), rescaled rotary frequencies (Llama 3.1 and later), and a head that is tied to the
+embedding or not. Modules have the names of the Hugging Face checkpoint, so loading and saving need no table of names.
 
 Shapes: B rows, T tokens, V vocabulary, D width, H query heads, K key/value heads, C head width. A tensor's name ends in
 its shape where it changes (`q_BTHC`).
@@ -23,13 +23,8 @@ from tokenizers import Tokenizer as HFTokenizer
 from torch import nn
 
 from common import read_json
-from kernels.write import norm_rotate
 
-# The usual instruction of Qwen's chat format for mathematics.
-MATH_INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
-
-# What each family switches on when its config.json does not say so itself.
-FAMILIES = {
+FAMILIES = {  # what config.json does not say
     "qwen3": {"qk_norm": True, "qkv_bias": False},
     "qwen2": {"qk_norm": False, "qkv_bias": True},
     "llama": {"qk_norm": False, "qkv_bias": False},
@@ -38,7 +33,7 @@ FAMILIES = {
 
 @dataclass
 class ModelConfig:
-    """The shape of a decoder; `raw` is the config.json it was read from and is written back by `save`."""
+    """The shape of a decoder. `raw` is the config.json that it was read from, which `save` writes again."""
 
     vocab_size: int
     width: int
@@ -57,7 +52,7 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, raw):
-        """Reads the fields of a Hugging Face config.json (both the transformers 4 and 5 spelling).
+        """Reads the fields of a Hugging Face config.json, as transformers 4 or 5 writes it.
 
         Raises ValueError for a model_type, rope_type, activation or attention variant that the decoder does not have.
         """
@@ -78,35 +73,31 @@ class ModelConfig:
                 raise ValueError(f"config.json sets {key}, which this decoder does not have")
         try:
             return cls(
-                vocab_size=raw["vocab_size"],
-                width=raw["hidden_size"],
-                layers=raw["num_hidden_layers"],
-                heads=raw["num_attention_heads"],
-                kv_heads=raw.get("num_key_value_heads") or raw["num_attention_heads"],
+                vocab_size=raw["vocab_size"], width=raw["hidden_size"], layers=raw["num_hidden_layers"],
+                heads=raw["num_attention_heads"], kv_heads=raw.get("num_key_value_heads") or raw["num_attention_heads"],
                 head_dim=raw.get("head_dim") or raw["hidden_size"] // raw["num_attention_heads"],
-                ffn=raw["intermediate_size"],
-                norm_eps=raw.get("rms_norm_eps", 1e-6),
+                ffn=raw["intermediate_size"], norm_eps=raw.get("rms_norm_eps", 1e-6),
                 rope_theta=rope.get("rope_theta") or raw.get("rope_theta", 10_000.0),
                 rope_scaling=rope if kind == "llama3" else None,
-                tied=raw.get("tie_word_embeddings", False),
-                raw=raw,
-                **FAMILIES[family],
-            )
+                tied=raw.get("tie_word_embeddings", False), raw=raw, **FAMILIES[family])
         except KeyError as missing:
             raise ValueError(f"config.json has no {missing}") from None
 
     def block_parameters(self):
-        """Number of weights of a block."""
+        """Number of weights in a block."""
         with torch.device("meta"):
             return sum(p.numel() for p in Block(self, 0).parameters())
 
     def parameters(self):
-        """Number of weights of the whole model."""
-        return self.layers * self.block_parameters() + self.vocab_size * self.width * (1 if self.tied else 2) + self.width
+        """Number of weights in the whole model."""
+        embeddings = self.vocab_size * self.width * (1 if self.tied else 2)  # with the head
+        return self.layers * self.block_parameters() + embeddings + self.width
 
     def forward_flops(self, tokens, pairs, scored):
-        """Multiplications and additions of a forward pass of `tokens` tokens, of which `scored` get logits; pairs: how many
-        tokens they attend to, summed over them."""
+        """Floating-point operations of a forward pass over `tokens` tokens, of which `scored` get logits.
+
+        pairs: the number of (query, key) pairs, that is, the tokens that each token attends to, summed over the tokens.
+        """
         attention = self.head_dim * (2 * self.heads + 2 * self.kv_heads) * self.width
         matrices = self.layers * (attention + 3 * self.ffn * self.width)
         products = self.layers * 2 * self.heads * self.head_dim * pairs
@@ -114,44 +105,47 @@ class ModelConfig:
 
 
 def rope_frequencies(config, device):
-    """Angular frequencies of the rotary embedding, fp32 [C/2], in radians a token.
+    """Angular frequencies of the rotary embedding, fp32 [C/2], in radians per token.
 
-    Llama 3 (config.json `rope_type: llama3`) divides the frequencies of wavelengths beyond its original context by
-    `factor`, leaves the short ones, and blends the two in between.
+    Llama 3 (config.json `rope_type: llama3`) divides low frequencies, whose wavelength exceeds the original context, by
+    `factor`. It leaves high frequencies alone, and blends the two in between.
     """
     exponent = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=device) / config.head_dim
     frequency = config.rope_theta**-exponent
     if config.rope_scaling is None:
         return frequency
     s = config.rope_scaling
-    turns = s["original_max_position_embeddings"] * frequency / (2 * math.pi)  # turns made over the original context
-    keep = (turns - s["low_freq_factor"]) / (s["high_freq_factor"] - s["low_freq_factor"])
-    keep = keep.clamp(0, 1)
+    turns = s["original_max_position_embeddings"] * frequency / (2 * math.pi)  # full turns over the original context
+    keep = ((turns - s["low_freq_factor"]) / (s["high_freq_factor"] - s["low_freq_factor"])).clamp(0, 1)
     return frequency * (keep + (1 - keep) / s["factor"])
 
 
-def causal_attention(q_BTHC, k_BTKC, v_BTKC):
-    """Attention of each token to itself and to those before it -> [B, T, H, C].
+def rotate(x_BTHC, cos, sin):
+    """Rotary embedding: turns each pair of channels (c, c + C/2) by its angle, whose cos and sin are [B, T, 1, C/2]."""
+    a, b = x_BTHC.chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
 
-    Rows are right-padded, so causality alone keeps real tokens from seeing padding; no mask is needed.
+
+def causal_attention(q_BTHC, k_BTKC, v_BTKC):
+    """Attention of each token to itself and to the tokens before it -> [B, T, H, C].
+
+    Rows are right-padded, so no real token comes after padding, and no mask is needed.
     """
     q, k, v = (x.transpose(1, 2) for x in (q_BTHC, k_BTKC, v_BTKC))
-    gqa = q.shape[1] != k.shape[1]
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=gqa).transpose(1, 2)
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1]).transpose(1, 2)
 
 
-class RMSNorm(nn.Module):
-    def __init__(self, size, eps):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(size))
-        self.eps = eps
+def attend_without_cache(layer, q_BTHC, k_BTKC, v_BTKC):
+    return causal_attention(q_BTHC, k_BTKC, v_BTKC)
 
-    def forward(self, x):
-        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+class RMSNorm(nn.RMSNorm):
+    def forward(self, x):  # as PyTorch's own, which torch.compile would skip for being PyTorch's
+        return F.rms_norm(x, self.normalized_shape, self.weight, self.eps)
 
 
 class Attention(nn.Module):
-    """Grouped-query attention: H query heads share K key/value heads."""
+    """Grouped-query attention: H query heads share K key/value heads. See `Transformer.forward` for `attend`."""
 
     def __init__(self, config, layer):
         super().__init__()
@@ -164,18 +158,19 @@ class Attention(nn.Module):
         self.q_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else None
         self.k_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else None
 
-    def forward(self, x_BTD, cos, sin, cache):
-        q_BTHC, k_BTKC, v_BTKC = (
-            proj(x_BTD).unflatten(-1, (-1, self.head_dim)) for proj in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        norms = (self.q_norm.weight, self.k_norm.weight, self.q_norm.eps) if self.q_norm else (None, None, 0.0)
-        if cache is None:
-            q_BTHC = norm_rotate(q_BTHC, norms[0], norms[2], cos, sin)
-            k_BTKC = norm_rotate(k_BTKC, norms[1], norms[2], cos, sin)
-            out_BTHC = causal_attention(q_BTHC, k_BTKC, v_BTKC)
-        else:
-            out_BTHC = cache.attend(self.layer, q_BTHC, k_BTKC, v_BTKC, norms, cos, sin)
+    def forward(self, x_BTD, cos, sin, attend):
+        q_BTHC, k_BTKC, v_BTKC = self.project(x_BTD, cos, sin)
+        out_BTHC = attend(self.layer, q_BTHC, k_BTKC, v_BTKC)
         return self.o_proj(out_BTHC.flatten(-2))
+
+    def project(self, x_BTD, cos, sin):
+        """Queries, keys and values. Queries and keys are normed, where the family does that, and rotated."""
+        q_BTHC = self.q_proj(x_BTD).unflatten(-1, (-1, self.head_dim))
+        k_BTKC = self.k_proj(x_BTD).unflatten(-1, (-1, self.head_dim))
+        v_BTKC = self.v_proj(x_BTD).unflatten(-1, (-1, self.head_dim))
+        if self.q_norm is not None:
+            q_BTHC, k_BTKC = self.q_norm(q_BTHC), self.k_norm(k_BTKC)
+        return rotate(q_BTHC, cos, sin), rotate(k_BTKC, cos, sin), v_BTKC
 
 
 class SwiGLU(nn.Module):
@@ -197,15 +192,15 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.width, config.norm_eps)
         self.mlp = SwiGLU(config)
 
-    def forward(self, x_BTD, cos, sin, cache):
-        return self.feed_forward(x_BTD + self.self_attn(self.input_layernorm(x_BTD), cos, sin, cache))
+    def forward(self, x_BTD, cos, sin, attend):
+        return self.feed_forward(x_BTD + self.self_attn(self.input_layernorm(x_BTD), cos, sin, attend))
 
     def feed_forward(self, x_BTD):
         return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
 
 
 class Transformer(nn.Module):
-    """A causal decoder. `forward` stops at the hidden states: logits [B, T, V] are too large to make unasked."""
+    """A causal decoder. `forward` stops at the hidden states, since logits [B, T, V] are too large to make unasked."""
 
     def __init__(self, config):
         super().__init__()
@@ -223,17 +218,17 @@ class Transformer(nn.Module):
     def forward(self, tokens_BT, positions_BT=None, cache=None):
         """Final hidden states [B, T, D] of token ids [B, T].
 
-        positions_BT: each token's place in its own row, 0 on when not given. cache: an object whose `attend(layer, q_BTHC,
-        k_BTKC, v_BTKC, norms, cos, sin) -> [B, T, H, C]` takes the projections from there: the norms of query and key
-        (their weights, or None, and eps), the rotary embedding (cos, sin [B, T, 1, C/2]) and the attention.
+        positions_BT: each token's position in its row; 0, 1, 2, ... when not given. cache: an object whose
+        `attend(layer, q_BTHC, k_BTKC, v_BTKC) -> [B, T, H, C]` replaces the causal attention, such as `PagedCache`.
         """
         if positions_BT is None:
             positions_BT = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)[None]
         x_BTD = self.embed_tokens(tokens_BT)
         angle = positions_BT[..., None, None] * rope_frequencies(self.config, tokens_BT.device)  # [B, T, 1, C/2]
         cos, sin = angle.cos().to(x_BTD.dtype), angle.sin().to(x_BTD.dtype)
+        attend = attend_without_cache if cache is None else cache.attend
         for block in self.layers:
-            x_BTD = block(x_BTD, cos, sin, cache)
+            x_BTD = block(x_BTD, cos, sin, attend)
         return self.norm(x_BTD)
 
     def logits(self, hidden):
@@ -242,12 +237,12 @@ class Transformer(nn.Module):
 
 
 def checkpoint_name(name):
-    """The Hugging Face name of one of our parameters: all but the head live under `model.`"""
+    """The Hugging Face name of one of our parameters: all but the head's begin with `model.`"""
     return name if name.startswith("lm_head.") else "model." + name
 
 
 def resolve(path, files=("*.json", "*.safetensors", "*.txt", "*.jinja")):
-    """The local folder of a model: `path` itself, or the download of these files of a Hub id such as `Qwen/Qwen3-0.6B-Base`.
+    """The local folder of a model: `path` itself, or these files of a Hub id (`Qwen/Qwen3-4B-Base`), downloaded.
 
     Raises FileNotFoundError when there is no such folder and the Hub does not give one.
     """
@@ -255,12 +250,13 @@ def resolve(path, files=("*.json", "*.safetensors", "*.txt", "*.jinja")):
     if folder.is_dir():
         return folder
     if folder.is_absolute() or str(path).count("/") != 1 or str(path).startswith("."):
-        raise FileNotFoundError(f"no model folder {str(path)!r}; give a Hugging Face folder or a Hub id (Qwen/Qwen3-4B-Base)")
+        raise FileNotFoundError(f"no model folder {str(path)!r}; give a Hugging Face folder or a Hub id "
+                                "(Qwen/Qwen3-4B-Base)")
     from huggingface_hub import snapshot_download  # the only use of the network, and only for a Hub id
 
     try:
         return Path(snapshot_download(str(path), allow_patterns=list(files)))
-    except Exception as error:  # the Hub's own errors share no base class with those of the connection
+    except Exception as error:  # errors of the Hub and of the connection share no base class
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise FileNotFoundError(f"no folder {str(path)!r}, and the Hub did not give it: {reason}") from None
 
@@ -273,59 +269,56 @@ def read_config(path):
     return ModelConfig.from_dict(read_json(file))
 
 
-def weight_files(folder):
-    """The safetensors files of a model folder: those its index names, or the single one."""
-    index = folder / "model.safetensors.index.json"
+def read_tensors(folder):
+    """(file, name, tensor) for each tensor in the safetensors files of a folder: those its index names, or the one."""
+    index, files = folder / "model.safetensors.index.json", [folder / "model.safetensors"]
     if index.is_file():
         weight_map = read_json(index).get("weight_map")
         if not isinstance(weight_map, dict):
             raise ValueError(f"{index} has no weight_map")
         files = [folder / str(name) for name in sorted(set(weight_map.values()), key=str)]
-    else:
-        files = [folder / "model.safetensors"]
     for file in files:
         if not file.is_file():
             raise FileNotFoundError(f"{file} is missing")
-    return files
+    for file in files:
+        try:
+            with safe_open(file, framework="pt", device="cpu") as tensors:
+                for name in tensors.keys():
+                    yield file, name, tensors.get_tensor(name)
+        except SafetensorError as error:
+            raise ValueError(f"{file} is not a whole safetensors file: {error}") from None
 
 
 def load(path, device="cpu", dtype=torch.float32):
-    """Reads a Hugging Face folder or Hub id into a `Transformer` on `device` in `dtype`, None for each tensor's own; on the CPU
-    its memory is then the file's, which all processes share.
+    """Reads a Hugging Face folder or Hub id into a `Transformer` on `device` in `dtype`; dtype None keeps the file's.
 
-    The model is built without memory (on `meta`) and every parameter must be given exactly once, in its shape.
-    Raises FileNotFoundError for a missing file; ValueError for a broken file, an unsupported config, or a tensor that is
-    missing, extra or misshapen, naming it.
+    The model is built without memory, on `meta`, and the files must hold each parameter once, in its shape. On the CPU,
+    tensors that keep their dtype stay mapped to the file, and all processes share that memory. Raises FileNotFoundError
+    for a missing file; ValueError for a broken one, an unsupported config, or a missing, extra or misshapen tensor.
     """
     folder = resolve(path)
     with torch.device("meta"):
         model = Transformer(read_config(folder))
-    want = {checkpoint_name(name): (name, p.shape) for name, p in model.named_parameters()}
-    state, spare_head = {}, None
-    for file in weight_files(folder):
-        try:
-            with safe_open(file, framework="pt", device="cpu") as shard:
-                for key in shard.keys():
-                    if key == "lm_head.weight" and model.config.tied:
-                        spare_head = shard.get_tensor(key)  # some tied checkpoints store the embedding twice
-                        continue
-                    if key not in want:
-                        raise ValueError(f"{file} holds the tensor {key!r}, which this model does not have")
-                    name, shape = want[key]
-                    tensor = shard.get_tensor(key)
-                    if tensor.shape != shape:
-                        raise ValueError(f"{file}: {key!r} has shape {list(tensor.shape)}, the config asks for {list(shape)}")
-                    if name in state:
-                        raise ValueError(f"{file} holds the tensor {key!r}, which another file holds too")
-                    state[name] = tensor.to(device=device, dtype=dtype)
-        except SafetensorError as error:
-            raise ValueError(f"{file} is not a whole safetensors file: {error}") from None
-    missing = [key for key, (name, _) in want.items() if name not in state]
+    parameters = {checkpoint_name(name): p for name, p in model.named_parameters()}
+    shapes, tensors = {name: list(p.shape) for name, p in parameters.items()}, {}
+    if model.config.tied:  # some tied checkpoints hold the embedding a second time, as the head
+        shapes["lm_head.weight"] = shapes["model.embed_tokens.weight"]
+    for file, name, tensor in read_tensors(folder):
+        if name not in shapes:
+            raise ValueError(f"{file} holds the tensor {name!r}, which this model does not have")
+        if list(tensor.shape) != shapes[name]:
+            raise ValueError(f"{file}: {name!r} has shape {list(tensor.shape)}, the config asks for {shapes[name]}")
+        if name in tensors:
+            raise ValueError(f"{file} holds the tensor {name!r}, which another file holds too")
+        tensors[name] = tensor.to(device=device, dtype=dtype)
+    missing = [name for name in parameters if name not in tensors]
     if missing:
-        raise ValueError(f"{folder} lacks the tensor {missing[0]!r}" + (f" and {len(missing) - 1} more" if missing[1:] else ""))
-    if spare_head is not None and not torch.equal(spare_head.to(device=device, dtype=dtype), state["embed_tokens.weight"]):
+        more = f" and {len(missing) - 1} more" if missing[1:] else ""
+        raise ValueError(f"{folder} lacks the tensor {missing[0]!r}{more}")
+    head, embedding = tensors.get("lm_head.weight"), tensors["model.embed_tokens.weight"]
+    if model.config.tied and head is not None and not torch.equal(head, embedding):
         raise ValueError(f"{folder}: config.json ties the head to the embedding, but 'lm_head.weight' differs from it")
-    model.load_state_dict(state, assign=True)
+    model.load_state_dict({name: tensors[checkpoint_name(name)] for name, _ in model.named_parameters()}, assign=True)
     return model
 
 
@@ -353,14 +346,14 @@ def save(model, path, tokenizer=None):
 
 
 class Tokenizer:
-    """A tokenizer.json with the chat format of its vocabulary: ChatML (Qwen), or the paper's plain fallback."""
+    """A tokenizer.json, and the chat format of its vocabulary: ChatML (Qwen), or the paper's plain fallback."""
 
     FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json",
              "vocab.json", "merges.txt", "chat_template.jinja")
     STOPS = ("<|endoftext|>", "<|im_end|>", "<|end_of_text|>", "<|eot_id|>")
 
     def __init__(self, path):
-        """path: a model folder or Hub id. Raises FileNotFoundError or ValueError when tokenizer.json is not there or broken."""
+        """path: a model folder or Hub id. Raises FileNotFoundError or ValueError for a missing or broken file."""
         self.folder = resolve(path)
         file = self.folder / "tokenizer.json"
         if not file.is_file():
@@ -369,8 +362,7 @@ class Tokenizer:
             self.inner = HFTokenizer.from_file(str(file))
         except Exception as error:  # tokenizers raises a bare Exception
             raise ValueError(f"{file} is not a tokenizer: {error}") from None
-        # Text is data: "<|im_end|>" written in a question must not end the turn.
-        self.inner.encode_special_tokens = True
+        self.inner.encode_special_tokens = True  # as text: an "<|im_end|>" in a question must not end the turn
         self.inner.no_truncation()
         self.inner.no_padding()
         self.stop_ids = {i for i in map(self.inner.token_to_id, self.STOPS) if i is not None}
@@ -396,11 +388,9 @@ class Tokenizer:
         return self.inner.decode(list(ids), skip_special_tokens=True)
 
     def chat(self, system, user):
-        """Token ids of a conversation up to where the assistant begins to speak.
-
-        ChatML when the vocabulary has its two tokens; else `system: ...` newline `user: ...` (paper, appendix), after the
-        beginning-of-text token when the tokenizer puts one.
-        """
+        """Token ids of a conversation up to where the assistant begins to speak. ChatML where the vocabulary has its
+        two tokens. Otherwise the lines `system: ...` and `user: ...` (paper, appendix), which begin with the
+        tokenizer's beginning-of-text token, if any."""
         if self.im_start is None or self.im_end is None:
             return self.inner.encode(f"system: {system}\nuser: {user}", add_special_tokens=True).ids
         newline = self.encode("\n")

@@ -17,8 +17,8 @@ from torch.utils.benchmark import Timer
 from common import Parser, compute_dtype, free_memory, parse_settings, this_device
 from kernels.logprob import chunk_tokens
 from model import read_config, resolve
+from pages import PagedCache
 from rzero import PRESETS
-from sample import PagedCache
 
 PROMPT = 200  # assumed tokens of a prompt
 MEAN = 0.3  # assumed length of the mean completion, as a share of the longest
@@ -55,7 +55,7 @@ def quickest(statement, **names):
 
 
 def training_memory(config, cfg, tokens, devices, dtype, sharded):
-    """What a `Trainer` takes at its peak on each device -> {what: bytes}. tokens: of a micro-batch, at least token_budget
+    """What a `Trainer` takes at its peak on each device -> {what: bytes}. tokens: of a micro-batch, at least the budget
     or the longest row. dtype: of the computation. sharded: by FSDP over `devices`, of which there may be one."""
     D, F, attended = config.width, config.ffn, (config.heads + config.kv_heads) * config.head_dim
     weights, size = config.parameters(), dtype.itemsize

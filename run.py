@@ -125,7 +125,7 @@ class Run:
         if not kept:
             file = self.folder.part("questions.jsonl", iteration)
             raise NoQuestions(f"iteration {iteration}: no question of {cfg.pool_draws} x {cfg.pool} was fit to learn "
-                              f"from; {file} says why. Begin another --out with a wider --keep_distance or larger --pool")
+                              f"from; {file} says why. Begin another --out with a wider --keep_distance or more --pool")
         return kept
 
     def shuffled(self, items, count, key):

@@ -1,37 +1,34 @@
-"""Decode attention over pages: each running row's one new query against the keys and values that its page table names.
+"""Decode attention over pages: each running row's one new query against the keys and values of its block table's pages.
 
-`paged_attention` picks the Triton kernel on CUDA and else the plain PyTorch twin `paged_attention_plain`, which is the
-specification and the CPU path.
-
-Shapes: A running rows, H query heads, K key/value heads, C head width, N pages, P positions of a page, n pages of a row's
-table.
+Shapes: A running rows, H query heads, K key/value heads, C head width, N pages, P positions of a page, n pages of a
+row's block table, S positions, G query heads that share a key/value head.
 """
 
 import torch
 
-try:
-    import triton
-    import triton.language as tl
-except ImportError:  # Triton exists for Linux only; elsewhere the plain twin is the only path
-    triton = None
+from kernels import jit, tl, triton, use_triton
 
-GATHER = 2**19  # numbers that the plain twin gathers at once: they stay in a CPU's cache until they are used
+GATHER = 2**19  # numbers that the plain twin gathers at once: few enough to stay in a CPU's cache until they are used
 TILE = 64  # positions that a program of the kernel takes at once
 
 
 def paged_attention(q_AHC, keys_KNPC, values_KNPC, table_An, length_A):
-    """Softmax attention, scaled by C**-0.5, of each row's query to the first length_A positions of its pages -> [A, H, C].
+    """Softmax attention, scaled by C**-0.5, of each row's query to the first length_A positions of its pages
+    -> [A, H, C].
 
     table_An: int, the row's pages in order; entries past its length must name some page. length_A: int64, at least 1.
     Query head h reads key/value head h // (H // K). Sums are in fp32.
     """
-    implementation = paged_attention_triton if q_AHC.is_cuda and triton is not None else paged_attention_plain
-    return implementation(q_AHC, keys_KNPC, values_KNPC, table_An, length_A)
+    attend = paged_attention_triton if use_triton(q_AHC) else paged_attention_plain
+    return attend(q_AHC, keys_KNPC, values_KNPC, table_An, length_A)
 
 
 def paged_attention_plain(q_AHC, keys_KNPC, values_KNPC, table_An, length_A):
-    """The plain twin of `paged_attention`: gathers the pages of a few rows at a time. Quickest when neighbours have
-    similar lengths, since the longest of them decides how much is gathered."""
+    """The plain twin of `paged_attention`: the specification.
+
+    It gathers the pages of a few rows at a time, each as many as the longest of them has: rows should be sorted by
+    length.
+    """
     K, N, P, C = keys_KNPC.shape
     first_page_K11 = torch.arange(K, device=q_AHC.device)[:, None, None] * N
     q_KAGC = q_AHC.unflatten(1, (K, -1)).transpose(0, 1)
@@ -41,7 +38,8 @@ def paged_attention_plain(q_AHC, keys_KNPC, values_KNPC, table_An, length_A):
         rows = slice(start, start + at_once)
         n = (int(length_A[rows].max()) - 1) // P + 1
         page = (table_An[rows, :n] + first_page_K11).flatten()
-        k_KASC, v_KASC = (x.view(K * N, P * C).index_select(0, page).view(K, -1, n * P, C) for x in (keys_KNPC, values_KNPC))
+        k_KASC, v_KASC = (x.view(K * N, P * C).index_select(0, page).view(K, -1, n * P, C)
+                          for x in (keys_KNPC, values_KNPC))
         score_KAGS = (q_KAGC[:, rows] @ k_KASC.transpose(-1, -2)).float() * C**-0.5
         unused_AS = torch.arange(n * P, device=q_AHC.device) >= length_A[rows, None]
         weight_KAGS = score_KAGS.masked_fill_(unused_AS[:, None], -torch.inf).softmax(-1)
@@ -49,72 +47,76 @@ def paged_attention_plain(q_AHC, keys_KNPC, values_KNPC, table_An, length_A):
     return out_KAGC.transpose(0, 1).flatten(1, 2)
 
 
-if triton is not None:
+@jit
+def attention_kernel(q, keys, values, table, lengths, out, log_sums, q_stride, page_stride, head_stride, table_stride,
+                     P, C, scale, HEADS: tl.constexpr, GROUP: tl.constexpr, SPLITS: tl.constexpr,
+                     TILE: tl.constexpr, GROUP_PADDED: tl.constexpr, C_PADDED: tl.constexpr):
+    """One program for a row, a key/value head with its GROUP query heads, and one of SPLITS parts of the context.
 
-    @triton.jit
-    def attention_kernel(q, keys, values, table, lengths, out, log_sums, q_stride, page_stride, head_stride, table_stride,
-                         P, C, scale, HEADS: tl.constexpr, GROUP: tl.constexpr, SPLITS: tl.constexpr,
-                         TILE: tl.constexpr, GROUP_PADDED: tl.constexpr, C_PADDED: tl.constexpr):
-        """One program for a row, a key/value head with its GROUP query heads, and one of SPLITS parts of the context: a
-        running maximum, sum and weighted values over tiles of positions. out [A, H, SPLITS, C] fp32 holds each part's
-        average of the values, log_sums [A, H, SPLITS] the logarithm of its sum of weights."""
-        a = tl.program_id(0).to(tl.int64)
-        head = tl.program_id(1).to(tl.int64)
-        split = tl.program_id(2)
-        length = tl.load(lengths + a).to(tl.int32)
-        share = tl.cdiv(tl.cdiv(length, TILE), SPLITS) * TILE
-        begin = split * share
-        end = tl.minimum(begin + share, length)
-        g = tl.arange(0, GROUP_PADDED)
-        c = tl.arange(0, C_PADDED)
-        used_GC = (g[:, None] < GROUP) & (c[None, :] < C)
-        h = head * GROUP + g
-        q_GC = tl.load(q + a * q_stride + h[:, None] * C + c[None, :], mask=used_GC, other=0.0)
-        top_G = tl.full([GROUP_PADDED], float("-inf"), tl.float32)
-        sum_G = tl.zeros([GROUP_PADDED], tl.float32)
-        out_GC = tl.zeros([GROUP_PADDED, C_PADDED], tl.float32)
-        for at in range(begin, end, TILE):
-            s = at + tl.arange(0, TILE)
-            page = tl.load(table + a * table_stride + s // P, mask=s < end, other=0).to(tl.int64)
-            place = head * head_stride + page * page_stride + (s % P) * C
-            used_SC = (s[:, None] < end) & (c[None, :] < C)
-            k_SC = tl.load(keys + place[:, None] + c[None, :], mask=used_SC, other=0.0)
-            score_GS = tl.dot(q_GC, tl.trans(k_SC), input_precision="ieee") * scale
-            score_GS = tl.where(s[None, :] < end, score_GS, float("-inf"))
-            new_top_G = tl.maximum(top_G, tl.max(score_GS, 1))
-            weight_GS = tl.exp(score_GS - new_top_G[:, None])
-            shrink_G = tl.exp(top_G - new_top_G)
-            v_SC = tl.load(values + place[:, None] + c[None, :], mask=used_SC, other=0.0)
-            sum_G = sum_G * shrink_G + tl.sum(weight_GS, 1)
-            out_GC = out_GC * shrink_G[:, None] + tl.dot(weight_GS.to(v_SC.dtype), v_SC, input_precision="ieee")
-            top_G = new_top_G
-        part = (a * HEADS + h) * SPLITS + split
-        out_GC = out_GC / tl.where(sum_G > 0, sum_G, 1.0)[:, None]  # a part past the row's length is empty
-        tl.store(out + part[:, None] * C + c[None, :], out_GC, mask=used_GC)
-        if SPLITS > 1:
-            tl.store(log_sums + part, top_G + tl.log(sum_G), mask=g < GROUP)
+    It keeps a running maximum, sum of weights, and weighted sum of values over tiles of positions. out [A, H, SPLITS,
+    C] fp32 holds each part's average of the values; log_sums [A, H, SPLITS] the logarithm of its sum of weights.
+    """
+    a = tl.program_id(0).to(tl.int64)
+    head = tl.program_id(1).to(tl.int64)
+    split = tl.program_id(2)
+    length = tl.load(lengths + a).to(tl.int32)
+    positions = tl.cdiv(tl.cdiv(length, TILE), SPLITS) * TILE  # of a part
+    begin = split * positions
+    end = tl.minimum(begin + positions, length)
+    g = tl.arange(0, GROUP_PADDED)
+    c = tl.arange(0, C_PADDED)
+    used_GC = (g[:, None] < GROUP) & (c[None, :] < C)
+    h = head * GROUP + g
+    q_GC = tl.load(q + a * q_stride + h[:, None] * C + c[None, :], mask=used_GC, other=0.0)
+    max_G = tl.full([GROUP_PADDED], float("-inf"), tl.float32)
+    sum_G = tl.zeros([GROUP_PADDED], tl.float32)
+    out_GC = tl.zeros([GROUP_PADDED, C_PADDED], tl.float32)
+    for first in range(begin, end, TILE):
+        s = first + tl.arange(0, TILE)
+        page = tl.load(table + a * table_stride + s // P, mask=s < end, other=0).to(tl.int64)
+        offset = head * head_stride + page * page_stride + (s % P) * C
+        used_SC = (s[:, None] < end) & (c[None, :] < C)
+        k_SC = tl.load(keys + offset[:, None] + c[None, :], mask=used_SC, other=0.0)
+        score_GS = tl.dot(q_GC, tl.trans(k_SC), input_precision="ieee") * scale
+        score_GS = tl.where(s[None, :] < end, score_GS, float("-inf"))
+        new_max_G = tl.maximum(max_G, tl.max(score_GS, 1))
+        weight_GS = tl.exp(score_GS - new_max_G[:, None])
+        shrink_G = tl.exp(max_G - new_max_G)
+        v_SC = tl.load(values + offset[:, None] + c[None, :], mask=used_SC, other=0.0)
+        sum_G = sum_G * shrink_G + tl.sum(weight_GS, 1)
+        out_GC = out_GC * shrink_G[:, None] + tl.dot(weight_GS.to(v_SC.dtype), v_SC, input_precision="ieee")
+        max_G = new_max_G
+    part = (a * HEADS + h) * SPLITS + split
+    out_GC = out_GC / tl.where(sum_G > 0, sum_G, 1.0)[:, None]  # a part past the row's length is empty
+    tl.store(out + part[:, None] * C + c[None, :], out_GC, mask=used_GC)
+    if SPLITS > 1:
+        tl.store(log_sums + part, max_G + tl.log(sum_G), mask=g < GROUP)
 
-    @triton.jit
-    def merge_kernel(parts, log_sums, out, C, SPLITS: tl.constexpr, SPLITS_PADDED: tl.constexpr, C_PADDED: tl.constexpr):
-        """One program for a row and a query head: the average of the SPLITS parts by their sums of weights."""
-        i = tl.program_id(0).to(tl.int64)
-        split = tl.arange(0, SPLITS_PADDED)
-        c = tl.arange(0, C_PADDED)
-        log_sum = tl.load(log_sums + i * SPLITS + split, mask=split < SPLITS, other=float("-inf"))
-        weight = tl.exp(log_sum - tl.max(log_sum, 0))
-        used = (split[:, None] < SPLITS) & (c[None, :] < C)
-        part_SC = tl.load(parts + (i * SPLITS + split[:, None]) * C + c[None, :], mask=used, other=0.0)
-        merged = tl.sum(part_SC * weight[:, None], 0) / tl.sum(weight, 0)
-        tl.store(out + i * C + c, merged, mask=c < C)
+
+@jit
+def merge_kernel(parts, log_sums, out, C, SPLITS: tl.constexpr, SPLITS_PADDED: tl.constexpr, C_PADDED: tl.constexpr):
+    """One program for a row and a query head: the average of the SPLITS parts, weighted by their sums of weights."""
+    i = tl.program_id(0).to(tl.int64)
+    split = tl.arange(0, SPLITS_PADDED)
+    c = tl.arange(0, C_PADDED)
+    log_sum = tl.load(log_sums + i * SPLITS + split, mask=split < SPLITS, other=float("-inf"))
+    weight = tl.exp(log_sum - tl.max(log_sum, 0))
+    used = (split[:, None] < SPLITS) & (c[None, :] < C)
+    part_SC = tl.load(parts + (i * SPLITS + split[:, None]) * C + c[None, :], mask=used, other=0.0)
+    merged = tl.sum(part_SC * weight[:, None], 0) / tl.sum(weight, 0)
+    tl.store(out + i * C + c, merged, mask=c < C)
 
 
 def paged_attention_triton(q_AHC, keys_KNPC, values_KNPC, table_An, length_A, splits=None):
-    """The Triton version of `paged_attention`. splits: parts of the context for each row, computed side by side; chosen by
-    the number of rows when not given, so that few rows with long contexts still fill the device."""
+    """The Triton version of `paged_attention`.
+
+    splits: parts of each row's context that are computed side by side. When not given, few rows get many, so that they
+    still fill the device.
+    """
     A, H, C = q_AHC.shape
     K, N, P, _ = keys_KNPC.shape
     if splits is None:
-        splits = max(1, min(32, 512 // (A * K)))  # some 4 programs for each of a large GPU's multiprocessors
+        splits = max(1, min(32, 512 // (A * K)))  # about 4 programs for each of a large GPU's multiprocessors
     out_AHC = torch.empty_like(q_AHC)
     parts = out_AHC if splits == 1 else torch.empty(A, H, splits, C, dtype=torch.float32, device=q_AHC.device)
     log_sums = torch.empty(A, H, splits, dtype=torch.float32, device=q_AHC.device)
@@ -124,6 +126,6 @@ def paged_attention_triton(q_AHC, keys_KNPC, values_KNPC, table_An, length_A, sp
         keys_KNPC.stride(0), table_An.stride(0), P, C, C**-0.5, HEADS=H, GROUP=H // K, SPLITS=splits, TILE=TILE,
         GROUP_PADDED=max(16, triton.next_power_of_2(H // K)), C_PADDED=C_PADDED, num_warps=4, num_stages=3)
     if splits > 1:
-        merge_kernel[(A * H,)](parts, log_sums, out_AHC, C, SPLITS=splits, SPLITS_PADDED=triton.next_power_of_2(splits),
-                               C_PADDED=C_PADDED)
+        merge_kernel[(A * H,)](parts, log_sums, out_AHC, C, SPLITS=splits,
+                               SPLITS_PADDED=triton.next_power_of_2(splits), C_PADDED=C_PADDED)
     return out_AHC

@@ -1,49 +1,47 @@
 """Draw of the next token: softmax over the vocabulary, top-k and top-p, an inverse-CDF draw and the token's logprobs.
 
-`draw` picks the Triton kernel on CUDA and else the plain PyTorch twin `draw_plain`, which is the specification. Every draw
-is a function of (seed, row, position) by Philox 4x32-10 (Salmon et al., SC 2011), a counter-based generator: there is no
-state, so a row draws the same tokens whatever stands beside it in the batch.
+Every draw is a function of (seed, key, position) by Philox 4x32-10 (Salmon et al., SC 2011), a counter-based generator.
+It keeps no state, so a row draws the same tokens whatever else is in the batch.
 
-Shapes: R rows, V vocabulary.
+Shapes: R rows, V vocabulary, S draws of a row.
 """
 
 from typing import NamedTuple
 
 import torch
 
-try:
-    import triton
-    import triton.language as tl
-except ImportError:  # Triton exists for Linux only; elsewhere the plain twin is the only path
-    triton = None
+from kernels import jit, load_scaled, tl, triton, use_triton
 
 MASK32 = 0xFFFFFFFF
 UNIFORM_STEP = 2.0**-24  # the upper 24 of 32 random bits: exact in fp32, and never 1.0
 
 
 class Draw(NamedTuple):
-    """What `draw` gives for each row. Truncation moves the mass of what it leaves out onto what it keeps, so that with top-k
-    or top-p `logprob` is above `full_logprob`; a trainer that scores with a plain softmax compares with the latter."""
+    """What `draw` returns for each row.
+
+    With top-k or top-p, the kept tokens share the probability of those left out, so `logprob` is above `full_logprob`.
+    A trainer that scores with a plain softmax compares with `full_logprob`.
+    """
 
     token: torch.Tensor  # [R] int64
-    logprob: torch.Tensor  # [R] fp32, nats: under the distribution drawn from, after temperature, top-k and top-p
+    logprob: torch.Tensor  # [R] fp32, nats: after temperature, top-k and top-p, the distribution drawn from
     full_logprob: torch.Tensor  # [R] fp32, nats: after temperature alone
     entropy: torch.Tensor | None  # [R] fp32, nats: of the distribution drawn from, when asked for
 
 
-def draw(logits_RV, seed, row_R, position_R, temperature=1.0, top_k=0, top_p=1.0, entropy=False):
-    """Draws one token a row -> `Draw`.
+def draw(logits_RV, seed, key_R, position_R, temperature=1.0, top_k=0, top_p=1.0, entropy=False):
+    """Draws one token for each row -> `Draw`.
 
-    logits_RV: any float type. seed: int below 2^63. row_R, position_R: int64, what the draw is keyed by. top_k: keep the
-    k likeliest (0: all). top_p: then keep the fewest whose share reaches top_p; tokens tied with the last one kept stay.
-    temperature 0 takes the likeliest token, and the logprobs and entropy are those of temperature 1 without truncation.
-    A row with a NaN, a +inf or nothing but -inf has the logprob NaN.
+    logits_RV: any float type. seed: int below 2^63. key_R: int64, the row's key. position_R: int64, how many tokens the
+    row drew before. top_k: keep the k likeliest (0: all). top_p: of these keep the fewest whose probabilities reach
+    top_p. Tokens tied with the last one kept stay. temperature 0 takes the likeliest token; logprobs and entropy are
+    then those of temperature 1 without truncation. A row with a NaN, a +inf or nothing but -inf gets the logprob NaN.
     """
-    implementation = draw_triton if logits_RV.is_cuda and triton is not None else draw_plain
-    return implementation(logits_RV, seed, row_R, position_R, temperature, top_k, top_p, entropy)
+    function = draw_triton if use_triton(logits_RV) else draw_plain
+    return function(logits_RV, seed, key_R, position_R, temperature, top_k, top_p, entropy)
 
 
-def draw_plain(logits_RV, seed, row_R, position_R, temperature=1.0, top_k=0, top_p=1.0, entropy=False):
+def draw_plain(logits_RV, seed, key_R, position_R, temperature=1.0, top_k=0, top_p=1.0, entropy=False):
     """The plain twin of `draw`: the specification."""
     if temperature == 0:
         logprob_RV = logits_RV.log_softmax(-1, dtype=torch.float64)  # in fp32 the CPU's is off by 1e-4 for large V
@@ -54,9 +52,9 @@ def draw_plain(logits_RV, seed, row_R, position_R, temperature=1.0, top_k=0, top
     scaled_RV = logits_RV.float() * (1 / temperature)
     kept_RV = truncate(scaled_RV, top_k, top_p)
     weight_RV = (kept_RV - kept_RV.amax(-1, keepdim=True)).exp()
-    # A parallel scan in fp32 is not monotone, and a step of it at a token of weight 0 could be drawn.
+    # A parallel scan in fp32 may not be monotone: it could rise at a token of weight 0, which would then be drawn.
     cdf_RV = weight_RV.cumsum(-1, dtype=torch.float64 if weight_RV.is_cuda else torch.float32)
-    token_R = invert(cdf_RV, philox_uniform(seed, row_R, position_R)[:, None])[:, 0]
+    token_R = invert(cdf_RV, philox_uniform(seed, key_R, position_R)[:, None])[:, 0]
     logprob_R = (weight_RV.gather(-1, token_R[:, None])[:, 0] / cdf_RV[:, -1]).log().float()
     full_logprob_R, entropy_R = logprob_R, None
     if top_k or top_p < 1:
@@ -68,15 +66,17 @@ def draw_plain(logits_RV, seed, row_R, position_R, temperature=1.0, top_k=0, top
 
 
 def invert(cdf_RV, uniform_RS):
-    """The tokens [R, S] that S uniforms of [0, 1) fall on, by each row's cumulative weights, whose last need not be 1."""
+    """The tokens [R, S] that S uniforms of [0, 1) fall on in each row's cumulative weights; their last need not be
+    1."""
     token_RS = torch.searchsorted(cdf_RV, uniform_RS * cdf_RV[:, -1:], right=True)
-    return token_RS.clamp(max=cdf_RV.shape[1] - 1)  # past the end: a row of NaN
+    return token_RS.clamp(max=cdf_RV.shape[1] - 1)  # a row of NaN would be past the end
 
 
 def truncate(scaled_RV, top_k, top_p):
     """Sets the logits that top-k, then top-p, leave out to -inf.
 
-    A token stays when fewer than k tokens, and after that less than the share top_p, lie strictly above it.
+    A token stays when fewer than k tokens are strictly above it, and among those kept, less than top_p of the
+    probability.
     """
     if top_k:
         kth_R1 = scaled_RV.topk(min(top_k, scaled_RV.shape[1])).values[:, -1:]
@@ -90,137 +90,139 @@ def truncate(scaled_RV, top_k, top_p):
     return scaled_RV
 
 
-def philox_uniform(seed, row_R, position_R):
-    """Uniform fp32 [R] in [0, 1): the first word of Philox 4x32-10 at counter (position, row, row >> 32, 0), key `seed`."""
-    c0, c1 = position_R & MASK32, row_R & MASK32
-    c2, c3 = (row_R >> 32) & MASK32, torch.zeros_like(row_R)
+def philox_uniform(seed, key_R, position_R):
+    """Uniform fp32 [R] in [0, 1): Philox 4x32-10's first word at counter (position, key, key >> 32, 0) and key seed."""
+    c0, c1 = position_R & MASK32, key_R & MASK32
+    c2, c3 = (key_R >> 32) & MASK32, torch.zeros_like(key_R)
     k0, k1 = seed & MASK32, (seed >> 32) & MASK32
     for _ in range(10):
-        # int64 products wrap around, yet both 32-bit halves come out right after the masks
+        # The int64 products wrap around, but after the masks both 32-bit halves are right.
         p0, p1 = c0 * 0xD2511F53, c2 * 0xCD9E8D57
         c0, c1, c2, c3 = ((p1 >> 32) & MASK32) ^ c1 ^ k0, p1 & MASK32, ((p0 >> 32) & MASK32) ^ c3 ^ k1, p0 & MASK32
         k0, k1 = (k0 + 0x9E3779B9) & MASK32, (k1 + 0xBB67AE85) & MASK32
     return (c0 >> 8).float() * UNIFORM_STEP
 
 
-if triton is not None:
+@jit
+def block_sums(logits, V, scale, floor, BLOCK: tl.constexpr, BLOCKS: tl.constexpr):
+    """Three numbers for each block of a row, in one read: over the logits x >= floor, the maximum, the sum of
+    exp(x - maximum), and that sum weighted by x - maximum (which the compiler drops where it is not used)."""
+    offset = tl.arange(0, BLOCK)
+    block = tl.arange(0, BLOCKS)
+    block_max = tl.full([BLOCKS], float("-inf"), tl.float32)
+    block_sum = tl.zeros([BLOCKS], tl.float32)
+    block_dot = tl.zeros([BLOCKS], tl.float32)
+    for b in tl.range(0, tl.cdiv(V, BLOCK), num_stages=4):
+        x = load_scaled(logits, b * BLOCK + offset, V, scale)
+        x = tl.where(x < floor, float("-inf"), x)  # a NaN stays
+        x_max = tl.max(x, 0)
+        below = x - tl.where(x_max == float("-inf"), 0.0, x_max)
+        weight = tl.exp(below)
+        block_max = tl.where(block == b, x_max, block_max)
+        block_sum = tl.where(block == b, tl.sum(weight, 0), block_sum)
+        block_dot = tl.where(block == b, tl.sum(tl.where(weight > 0, weight * below, 0.0), 0), block_dot)
+    return block_max, block_sum, block_dot
 
-    @triton.jit
-    def load_scaled(logits, at, V, scale):
-        return tl.load(logits + at, mask=at < V, other=float("-inf")).to(tl.float32) * scale
 
-    @triton.jit
-    def block_sums(logits, V, scale, floor, BLOCK: tl.constexpr, BLOCKS: tl.constexpr):
-        """One read of a row -> of each block of it, over the logits x from `floor` on: the maximum, the sum of
-        exp(x - maximum), and that sum weighted by x - maximum (the compiler drops it where it is not used)."""
-        lane = tl.arange(0, BLOCK)
-        block = tl.arange(0, BLOCKS)
-        block_max = tl.full([BLOCKS], float("-inf"), tl.float32)
-        block_sum = tl.zeros([BLOCKS], tl.float32)
-        block_dot = tl.zeros([BLOCKS], tl.float32)
+@jit
+def threshold(logits, V, scale, row_max, floor, goal, COUNT: tl.constexpr, BLOCK: tl.constexpr):
+    """The least logit >= floor such that the weight strictly above it is below `goal`. A token weighs 1 (COUNT) or
+    exp(x - row_max).
+
+    Bisection, with one read of the row each time. It ends when no logit is left between the bounds. Logits 104 below
+    the maximum or further have weight 0 in fp32 and are left out.
+    """
+    offset = tl.arange(0, BLOCK)
+    low = tl.maximum(floor, row_max - 104.0)  # logits below low are out
+    high = row_max  # logits from high on stay
+    while low < high:
+        middle = low + (high - low) * 0.5
+        middle = tl.where(middle < high, middle, low)
+        above = tl.zeros([BLOCK], tl.float32)
+        under = tl.full([BLOCK], float("-inf"), tl.float32)
+        over = tl.full([BLOCK], float("inf"), tl.float32)
         for b in tl.range(0, tl.cdiv(V, BLOCK), num_stages=4):
-            x = load_scaled(logits, b * BLOCK + lane, V, scale)
-            x = tl.where(x < floor, float("-inf"), x)  # a NaN stays
-            top = tl.max(x, 0)
-            below = x - tl.where(top == float("-inf"), 0.0, top)
-            weight = tl.exp(below)
-            block_max = tl.where(block == b, top, block_max)
-            block_sum = tl.where(block == b, tl.sum(weight, 0), block_sum)
-            block_dot = tl.where(block == b, tl.sum(tl.where(weight > 0, weight * below, 0.0), 0), block_dot)
-        return block_max, block_sum, block_dot
+            x = load_scaled(logits, b * BLOCK + offset, V, scale)
+            is_above = x > middle
+            if COUNT:
+                above += tl.where(is_above, 1.0, 0.0)
+            else:
+                above += tl.where(is_above, tl.exp(x - row_max), 0.0)
+            under = tl.maximum(under, tl.where(is_above | (x < floor), float("-inf"), x))
+            over = tl.minimum(over, tl.where(is_above, x, float("inf")))
+        stay = tl.sum(above, 0) < goal  # then the largest logit at or under the middle stays too
+        none_between = tl.min(over, 0) >= high
+        next_low = tl.where(stay, low, tl.where(none_between, high, middle))
+        high = tl.where(stay, tl.maximum(tl.max(under, 0), low), high)
+        low = next_low
+    return high
 
-    @triton.jit
-    def threshold(logits, V, scale, row_max, floor, goal, COUNT: tl.constexpr, BLOCK: tl.constexpr):
-        """The least logit from `floor` on such that the weight strictly above it is below `goal`; a token weighs 1 (COUNT)
-        or exp(x - row_max). Bisection, a read of the row each time, that ends as soon as no other logit is left between the
-        bounds. What lies 104 below the maximum weighs nothing in fp32 and does not matter."""
-        lane = tl.arange(0, BLOCK)
-        low = tl.maximum(floor, row_max - 104.0)  # logits below it are out
-        high = row_max  # logits from it on stay
-        while low < high:
-            middle = low + (high - low) * 0.5
-            middle = tl.where(middle < high, middle, low)
-            above = tl.zeros([BLOCK], tl.float32)
-            under = tl.full([BLOCK], float("-inf"), tl.float32)
-            over = tl.full([BLOCK], float("inf"), tl.float32)
-            for b in tl.range(0, tl.cdiv(V, BLOCK), num_stages=4):
-                x = load_scaled(logits, b * BLOCK + lane, V, scale)
-                is_above = x > middle
-                if COUNT:
-                    above += tl.where(is_above, 1.0, 0.0)
-                else:
-                    above += tl.where(is_above, tl.exp(x - row_max), 0.0)
-                under = tl.maximum(under, tl.where(is_above | (x < floor), float("-inf"), x))
-                over = tl.minimum(over, tl.where(is_above, x, float("inf")))
-            stay = tl.sum(above, 0) < goal  # then the next logit at or under the middle stays too
-            none_between = tl.min(over, 0) >= high
-            next_low = tl.where(stay, low, tl.where(none_between, high, middle))
-            high = tl.where(stay, tl.maximum(tl.max(under, 0), low), high)
-            low = next_low
-        return high
 
-    @triton.jit
-    def draw_kernel(logits, tokens, logprobs, full_logprobs, entropies, rows, positions, seed, scale, top_k, top_p,
-                    V, stride, GREEDY: tl.constexpr, TOP_K: tl.constexpr, TOP_P: tl.constexpr, ENTROPY: tl.constexpr,
-                    BLOCK: tl.constexpr, BLOCKS: tl.constexpr):
-        """One program a row. The CDF over the sums of the blocks says in which one the draw falls, and that one is read
-        again; without truncation the row is read once."""
-        r = tl.program_id(0).to(tl.int64)
-        logits += r * stride
-        lane = tl.arange(0, BLOCK)
-        block = tl.arange(0, BLOCKS)
-        floor = float("-inf")
-        block_max, block_sum, block_dot = block_sums(logits, V, scale, floor, BLOCK, BLOCKS)
-        row_max = tl.max(block_max, 0)
-        weight = block_sum * tl.exp(block_max - row_max)
-        full_sum = tl.sum(weight, 0)
+@jit
+def draw_kernel(logits, tokens, logprobs, full_logprobs, entropies, row_keys, positions, seed, scale, top_k, top_p,
+                V, stride, GREEDY: tl.constexpr, TOP_K: tl.constexpr, TOP_P: tl.constexpr, ENTROPY: tl.constexpr,
+                BLOCK: tl.constexpr, BLOCKS: tl.constexpr):
+    """One program for each row. The CDF over the blocks' sums says which block the draw falls in, and that block alone
+    is read again. Without truncation the row is read once."""
+    r = tl.program_id(0).to(tl.int64)
+    logits += r * stride
+    offset = tl.arange(0, BLOCK)
+    block = tl.arange(0, BLOCKS)
+    floor = float("-inf")
+    block_max, block_sum, block_dot = block_sums(logits, V, scale, floor, BLOCK, BLOCKS)
+    row_max = tl.max(block_max, 0)
+    weight = block_sum * tl.exp(block_max - row_max)
+    full_sum = tl.sum(weight, 0)
+    if TOP_K:
+        floor = threshold(logits, V, scale, row_max, floor, top_k, True, BLOCK)
+    if TOP_P:
+        goal = top_p * full_sum
         if TOP_K:
-            floor = threshold(logits, V, scale, row_max, floor, top_k, True, BLOCK)
-        if TOP_P:
-            goal = top_p * full_sum
-            if TOP_K:
-                kept_max, kept_sum, _ = block_sums(logits, V, scale, floor, BLOCK, BLOCKS)
-                goal = top_p * tl.sum(kept_sum * tl.exp(kept_max - row_max), 0)
-            floor = threshold(logits, V, scale, row_max, floor, goal, False, BLOCK)
-        if TOP_K or TOP_P:
-            block_max, block_sum, block_dot = block_sums(logits, V, scale, floor, BLOCK, BLOCKS)
-            weight = block_sum * tl.exp(block_max - row_max)
-        row_sum = tl.sum(weight, 0)
+            kept_max, kept_sum, _ = block_sums(logits, V, scale, floor, BLOCK, BLOCKS)
+            goal = top_p * tl.sum(kept_sum * tl.exp(kept_max - row_max), 0)
+        floor = threshold(logits, V, scale, row_max, floor, goal, False, BLOCK)
+    if TOP_K or TOP_P:
+        block_max, block_sum, block_dot = block_sums(logits, V, scale, floor, BLOCK, BLOCKS)
+        weight = block_sum * tl.exp(block_max - row_max)
+    row_sum = tl.sum(weight, 0)
 
-        if GREEDY:
-            target = 0.0
-            before = 0.0
-            chosen = tl.min(tl.where(block_max == row_max, block, BLOCKS - 1), 0)
-        else:
-            row = tl.load(rows + r)
-            word, _, _, _ = tl.philox(seed, tl.load(positions + r).to(tl.uint32), row.to(tl.uint32),
-                                      (row >> 32).to(tl.uint32), 0)
-            target = (word >> 8).to(tl.float32) * 5.9604644775390625e-08 * row_sum  # UNIFORM_STEP
-            # Rounding may leave the target past the last sum: then the last block, or token, of any weight is meant.
-            chosen = tl.sum((tl.cumsum(weight, 0) <= target).to(tl.int32), 0)
-            chosen = tl.minimum(chosen, tl.max(tl.where(weight > 0, block, 0), 0))
-            before = tl.sum(tl.where(block < chosen, weight, 0.0), 0)
-        x = load_scaled(logits, chosen * BLOCK + lane, V, scale)
-        x = tl.where(x < floor, float("-inf"), x)
-        if GREEDY:
-            pick = tl.min(tl.where(x == row_max, lane, BLOCK - 1), 0)
-        else:
-            w = tl.exp(x - row_max)
-            pick = tl.sum((before + tl.cumsum(w, 0) <= target).to(tl.int32), 0)
-            pick = tl.minimum(pick, tl.max(tl.where(w > 0, lane, 0), 0))
-        picked = tl.sum(tl.where(lane == pick, x, 0.0), 0)
-        tl.store(tokens + r, tl.minimum(chosen * BLOCK + pick, V - 1).to(tl.int64))
-        tl.store(logprobs + r, picked - row_max - tl.log(row_sum))
-        tl.store(full_logprobs + r, picked - row_max - tl.log(full_sum))
-        if ENTROPY:
-            share = tl.exp(block_max - row_max)
-            dot = tl.where(block_sum > 0, share * (block_dot + (block_max - row_max) * block_sum), 0.0)
-            tl.store(entropies + r, tl.log(row_sum) - tl.sum(dot, 0) / row_sum)
+    if GREEDY:
+        target = 0.0
+        before = 0.0
+        chosen = tl.min(tl.where(block_max == row_max, block, BLOCKS - 1), 0)
+    else:
+        key = tl.load(row_keys + r)
+        word, _, _, _ = tl.philox(seed, tl.load(positions + r).to(tl.uint32), key.to(tl.uint32),
+                                  (key >> 32).to(tl.uint32), 0)
+        target = (word >> 8).to(tl.float32) * 5.9604644775390625e-08 * row_sum  # UNIFORM_STEP
+        # Rounding may put the target past the last sum. Then the last block, or token, that has any weight is meant.
+        chosen = tl.sum((tl.cumsum(weight, 0) <= target).to(tl.int32), 0)
+        chosen = tl.minimum(chosen, tl.max(tl.where(weight > 0, block, 0), 0))
+        before = tl.sum(tl.where(block < chosen, weight, 0.0), 0)
+    x = load_scaled(logits, chosen * BLOCK + offset, V, scale)
+    x = tl.where(x < floor, float("-inf"), x)
+    if GREEDY:
+        pick = tl.min(tl.where(x == row_max, offset, BLOCK - 1), 0)
+    else:
+        w = tl.exp(x - row_max)
+        pick = tl.sum((before + tl.cumsum(w, 0) <= target).to(tl.int32), 0)
+        pick = tl.minimum(pick, tl.max(tl.where(w > 0, offset, 0), 0))
+    picked = tl.sum(tl.where(offset == pick, x, 0.0), 0)
+    tl.store(tokens + r, tl.minimum(chosen * BLOCK + pick, V - 1).to(tl.int64))
+    tl.store(logprobs + r, picked - row_max - tl.log(row_sum))
+    tl.store(full_logprobs + r, picked - row_max - tl.log(full_sum))
+    if ENTROPY:
+        share = tl.exp(block_max - row_max)
+        dot = tl.where(block_sum > 0, share * (block_dot + (block_max - row_max) * block_sum), 0.0)
+        tl.store(entropies + r, tl.log(row_sum) - tl.sum(dot, 0) / row_sum)
 
 
-def draw_triton(logits_RV, seed, row_R, position_R, temperature=1.0, top_k=0, top_p=1.0, entropy=False):
-    """The Triton version of `draw`. Without truncation it reads the logits once and one block of each row again; top-k
-    and top-p search their threshold in some ten to twenty further reads, without sorting."""
+def draw_triton(logits_RV, seed, key_R, position_R, temperature=1.0, top_k=0, top_p=1.0, entropy=False):
+    """The Triton version of `draw`.
+
+    Without truncation it reads the logits once, and one block of each row again. Top-k and top-p find their threshold
+    in ten to twenty further reads, without sorting.
+    """
     R, V = logits_RV.shape
     logits_RV = logits_RV if logits_RV.stride(1) == 1 else logits_RV.contiguous()
     greedy = temperature == 0
@@ -228,8 +230,8 @@ def draw_triton(logits_RV, seed, row_R, position_R, temperature=1.0, top_k=0, to
     logprob_R, full_logprob_R, entropy_R = torch.empty(3, R, dtype=torch.float32, device=logits_RV.device)
     BLOCK = min(4096, triton.next_power_of_2(V))
     BLOCKS = triton.next_power_of_2(triton.cdiv(V, BLOCK))
-    draw_kernel[(R,)](logits_RV, token_R, logprob_R, full_logprob_R, entropy_R, row_R, position_R, seed,
+    draw_kernel[(R,)](logits_RV, token_R, logprob_R, full_logprob_R, entropy_R, key_R, position_R, seed,
                       1.0 if greedy else 1 / temperature, top_k, float(top_p), V, logits_RV.stride(0),
-                      GREEDY=greedy, TOP_K=0 < top_k < V and not greedy, TOP_P=top_p < 1 and not greedy, ENTROPY=entropy,
-                      BLOCK=BLOCK, BLOCKS=BLOCKS, num_warps=8)
+                      GREEDY=greedy, TOP_K=0 < top_k < V and not greedy, TOP_P=top_p < 1 and not greedy,
+                      ENTROPY=entropy, BLOCK=BLOCK, BLOCKS=BLOCKS, num_warps=8)
     return Draw(token_R, logprob_R, full_logprob_R, entropy_R if entropy else None)

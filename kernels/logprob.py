@@ -1,11 +1,11 @@
 """Fused linear log-softmax: from hidden states and the head to the logprob of each target token and the entropy.
 
-Logits [M, V] are the largest tensor of a language model's training: 32k tokens of Qwen3 are 10 GB in bf16, and a softmax
-with autograd keeps several such. `linear_logprob` never has more of them than a chunk of tokens: forward reduces each
-chunk to three numbers a token, backward computes the chunk's logits again and overwrites them with their gradient. In
-either direction the softmax is in fp32, whatever the dtype of the logits.
+Logits [M, V] are the largest tensor of a language model's training: for 32k tokens of Qwen3 they are 10 GB in bf16, and
+a softmax with autograd keeps several such tensors. `linear_logprob` holds the logits of one chunk of tokens at a time.
+Forward reduces each chunk to three numbers for each token. Backward computes the chunk's logits again and overwrites
+them with their gradient. In both directions the softmax is in fp32, whatever the dtype of the logits.
 
-With x the logits over the temperature and p = softmax(x), the gradients that the chunk is overwritten with are
+With x = logits / temperature and p = softmax(x), the gradients are
 
     d logprob / d x_v = [v = target] - p_v          d entropy / d x_v = -p_v (ln p_v + entropy)
 
@@ -15,24 +15,18 @@ Shapes: M tokens, V vocabulary, D width.
 import torch
 import torch.nn.functional as F
 
-try:
-    import triton
-    import triton.language as tl
+from kernels import jit, load_scaled, tl, triton, use_triton
 
-    from kernels.draw import load_scaled
-except ImportError:  # Triton exists for Linux only; elsewhere the plain twins are the only path
-    triton = None
-
-CHUNK_BYTES = 2**28  # of logits that stand in memory at once
+CHUNK_BYTES = 2**28  # size of a chunk's logits
 
 
 def linear_logprob(hidden_MD, weight_VD, target_M, temperature=1.0):
-    """The log softmax of hidden @ weight^T / temperature at the targets -> (logprob fp32 [M], entropy fp32 [M]), in nats.
+    """The log softmax of hidden @ weight^T / temperature at the targets, and its entropy -> each fp32 [M], in nats.
 
-    hidden_MD, weight_VD: of one float dtype, which the logits have too; target_M: int64 in [0, V). Differentiable in hidden
-    and weight; the weight's gradient is summed over the chunks in the weight's dtype.
+    hidden_MD, weight_VD: of one float dtype, which the logits have too. target_M: int64 in [0, V). Differentiable in
+    hidden and weight. The weight's gradient is summed over the chunks in the weight's dtype.
     """
-    return LinearLogprob.apply(hidden_MD, weight_VD, target_M, temperature, hidden_MD.is_cuda and triton is not None)
+    return LinearLogprob.apply(hidden_MD, weight_VD, target_M, temperature, use_triton(hidden_MD))
 
 
 def linear_logprob_plain(hidden_MD, weight_VD, target_M, temperature=1.0):
@@ -44,11 +38,13 @@ def linear_logprob_plain(hidden_MD, weight_VD, target_M, temperature=1.0):
 
 
 def chunk_tokens(vocab_size, itemsize):
-    """How many tokens' logits of this vocabulary and dtype stand in memory at once."""
+    """Number of tokens in a chunk, for this vocabulary and dtype."""
     return max(128, CHUNK_BYTES // (vocab_size * itemsize) // 128 * 128)
 
 
 class LinearLogprob(torch.autograd.Function):
+    """`linear_logprob` in chunks. fused: whether Triton kernels or their plain twins reduce a chunk."""
+
     @staticmethod
     def forward(ctx, hidden_MD, weight_VD, target_M, temperature, fused):
         reduce = reduce_triton if fused else reduce_plain
@@ -72,12 +68,12 @@ class LinearLogprob(torch.autograd.Function):
             to_gradient(logits_mV, *chunk, 1 / ctx.temperature)
             torch.mm(logits_mV, weight_VD, out=grad_hidden)
             grad_weight_VD.addmm_(logits_mV.T, hidden)
-            del logits_mV  # before the next chunk's are made
+            del logits_mV  # frees them before the next chunk's are made
         return grad_hidden_MD, grad_weight_VD, None, None, None
 
 
 def reduce_plain(logits_MV, target_M, scale):
-    """(logprob of the target, log of the sum of exp, entropy), each fp32 [M], of logits times scale."""
+    """Logprob of the target, log of the sum of exp, and entropy, each fp32 [M], of logits times scale."""
     x_MV = logits_MV.float() * scale
     max_M1 = x_MV.amax(1, keepdim=True)
     picked_M = x_MV.gather(1, target_M[:, None])[:, 0]
@@ -89,7 +85,7 @@ def reduce_plain(logits_MV, target_M, scale):
 
 
 def to_gradient_plain(logits_MV, target_M, log_sum_M, entropy_M, grad_logprob_M, grad_entropy_M, scale):
-    """Overwrites logits with the gradient with respect to them: the module's two formulas, times the gradients given."""
+    """Overwrites logits with their gradient: the two formulas above, times the gradients of logprob and entropy."""
     ln_p_MV = logits_MV.float().mul_(scale).sub_(log_sum_M[:, None])
     slope_MV = -grad_logprob_M[:, None]
     if grad_entropy_M.any():
@@ -99,44 +95,44 @@ def to_gradient_plain(logits_MV, target_M, log_sum_M, entropy_M, grad_logprob_M,
     torch.mul(grad_MV, scale, out=logits_MV)
 
 
-if triton is not None:
+@jit
+def reduce_kernel(logits, targets, logprobs, log_sums, entropies, V, stride, scale, BLOCK: tl.constexpr):
+    """One program for each token, which reads its logits once. The softmax is online: when a larger maximum comes, the
+    sums so far are scaled down."""
+    m = tl.program_id(0).to(tl.int64)
+    logits += m * stride
+    offset = tl.arange(0, BLOCK)
+    x_max = tl.full([], float("-inf"), tl.float32)
+    x_sum = tl.zeros([], tl.float32)  # of exp(x - x_max)
+    x_dot = tl.zeros([], tl.float32)  # of exp(x - x_max) x
+    for b in tl.range(0, tl.cdiv(V, BLOCK), num_stages=4):
+        x = load_scaled(logits, b * BLOCK + offset, V, scale)
+        new_max = tl.maximum(x_max, tl.max(x, 0))
+        shrink = tl.exp(x_max - new_max)
+        weight = tl.exp(x - new_max)
+        x_sum = x_sum * shrink + tl.sum(weight, 0)
+        x_dot = x_dot * shrink + tl.sum(tl.where(weight == 0, 0.0, weight * x), 0)
+        x_max = new_max
+    log_sum = x_max + tl.log(x_sum)
+    target = tl.load(targets + m)
+    tl.store(logprobs + m, tl.load(logits + target).to(tl.float32) * scale - log_sum)
+    tl.store(log_sums + m, log_sum)
+    tl.store(entropies + m, log_sum - x_dot / x_sum)
 
-    @triton.jit
-    def reduce_kernel(logits, targets, logprobs, log_sums, entropies, V, stride, scale, BLOCK: tl.constexpr):
-        """One program a row, one read of it. The softmax is online: sums so far are scaled down when a larger maximum comes."""
-        r = tl.program_id(0).to(tl.int64)
-        logits += r * stride
-        lane = tl.arange(0, BLOCK)
-        row_max = tl.full([], float("-inf"), tl.float32)
-        row_sum = tl.zeros([], tl.float32)  # of exp(x - row_max)
-        row_dot = tl.zeros([], tl.float32)  # of exp(x - row_max) x
-        for b in tl.range(0, tl.cdiv(V, BLOCK), num_stages=4):
-            x = load_scaled(logits, b * BLOCK + lane, V, scale)
-            new_max = tl.maximum(row_max, tl.max(x, 0))
-            shrink = tl.exp(row_max - new_max)
-            weight = tl.exp(x - new_max)
-            row_sum = row_sum * shrink + tl.sum(weight, 0)
-            row_dot = row_dot * shrink + tl.sum(tl.where(weight == 0, 0.0, weight * x), 0)
-            row_max = new_max
-        log_sum = row_max + tl.log(row_sum)
-        target = tl.load(targets + r)
-        tl.store(logprobs + r, tl.load(logits + target).to(tl.float32) * scale - log_sum)
-        tl.store(log_sums + r, log_sum)
-        tl.store(entropies + r, log_sum - row_dot / row_sum)
 
-    @triton.jit
-    def gradient_kernel(logits, targets, log_sums, entropies, grad_logprobs, grad_entropies, V, stride, scale,
-                        BLOCK: tl.constexpr):
-        """One program a row and block of the vocabulary, read once and written once."""
-        r = tl.program_id(0).to(tl.int64)
-        logits += r * stride
-        v = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-        grad_logprob = tl.load(grad_logprobs + r)
-        ln_p = load_scaled(logits, v, V, scale) - tl.load(log_sums + r)
-        p = tl.exp(ln_p)
-        grad = tl.where(v == tl.load(targets + r), grad_logprob, 0.0) - grad_logprob * p
-        grad -= tl.load(grad_entropies + r) * tl.where(p == 0, 0.0, p * (ln_p + tl.load(entropies + r)))
-        tl.store(logits + v, grad * scale, mask=v < V)
+@jit
+def gradient_kernel(logits, targets, log_sums, entropies, grad_logprobs, grad_entropies, V, stride, scale,
+                    BLOCK: tl.constexpr):
+    """One program for a token and a block of the vocabulary, which it reads once and writes once."""
+    m = tl.program_id(0).to(tl.int64)
+    logits += m * stride
+    v = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    grad_logprob = tl.load(grad_logprobs + m)
+    ln_p = load_scaled(logits, v, V, scale) - tl.load(log_sums + m)
+    p = tl.exp(ln_p)
+    grad = tl.where(v == tl.load(targets + m), grad_logprob, 0.0) - grad_logprob * p
+    grad -= tl.load(grad_entropies + m) * tl.where(p == 0, 0.0, p * (ln_p + tl.load(entropies + m)))
+    tl.store(logits + v, grad * scale, mask=v < V)
 
 
 def reduce_triton(logits_MV, target_M, scale):

@@ -2,7 +2,7 @@
 
     python tests/bench_sample.py            # CPU, tiny: useful tokens/s against generate(), the share of the matmul rate
     python tests/bench_sample.py memory     # bytes that a full cache takes against its pages' own arithmetic
-    python tests/bench_sample.py growth     # tokens/s by rows and context, as the README's table
+    python tests/bench_sample.py growth     # tokens/s by rows and context, as tests/LOG.md has them
     python tests/bench_sample.py gpu        # Qwen3-4B's shape: generation, decode steps and kernels against their rooflines
 
 Programs that are compared run in turn in one process; a ratio is one of medians. The last line is JSON.
@@ -30,14 +30,15 @@ from common import wait
 from kernels.attention import paged_attention_triton
 from kernels.draw import draw_triton
 from model import ModelConfig, Tokenizer, Transformer, load
+from pages import PagedCache
 from plan import copy_rate, matmul_rate
-from sample import PagedCache, Rows, Sampler
+from sample import RowTensors, Sampler
 from tasks.benchmarks import read_questions
 from tasks.mathematics import SOLVER_SYSTEM
 
 QWEN3_4B = dict(model_type="qwen3", vocab_size=151_936, hidden_size=2560, num_hidden_layers=36, num_attention_heads=32,
                 num_key_value_heads=8, head_dim=128, intermediate_size=9728, tie_word_embeddings=True, rope_theta=1e6)
-HOW = dict(seed=0, temperature=1.0, top_k=0, top_p=1.0)
+PARAMS = dict(seed=0, temperature=1.0, top_k=0, top_p=1.0)
 
 
 def medians(programs, device, rounds=5, repeat=1):
@@ -56,7 +57,8 @@ def medians(programs, device, rounds=5, repeat=1):
 
 
 def cpu(folder=ROOT / "tiny", questions=64, n=10, max_tokens=160, rounds=5):
-    """64 held-out questions, 10 completions of each with natural stops; useful tokens are those up to each row's stop."""
+    """64 held-out questions, 10 completions of each with natural stops; useful tokens are those up to each row's
+    stop."""
     tokenizer, device = Tokenizer(folder), torch.device("cpu")
     asked = [question for question, *_ in read_questions(ROOT / "tiny" / "heldout.jsonl")]
     prompts = [tokenizer.chat(SOLVER_SYSTEM, q) for q in asked[::len(asked) // questions][:questions]]
@@ -67,7 +69,8 @@ def cpu(folder=ROOT / "tiny", questions=64, n=10, max_tokens=160, rounds=5):
     mask = torch.tensor([[0] * (T - len(p)) + [1] * len(p) for p in prompts])
 
     def ours(seed):
-        return sum(len(c.tokens) for group in sampler.generate(prompts, n=n, max_tokens=max_tokens, seed=seed) for c in group)
+        groups = sampler.generate(prompts, n=n, max_tokens=max_tokens, seed=seed)
+        return sum(len(c.tokens) for group in groups for c in group)
 
     def hf(seed):
         torch.manual_seed(seed)
@@ -120,10 +123,10 @@ def decode_step(sampler, size, context):
             x.fill_(0.01)  # untouched zeros may have no memory behind them, and cost nothing to read
     if sampler.graph_width != n:
         sampler.graphs, sampler.graph_width = {}, n
-    rows, slot_A = Rows(size, 1, sampler.device), torch.arange(size, device=sampler.device)
+    rows, lane_A = RowTensors(size, 1, sampler.device), torch.arange(size, device=sampler.device)
     rows.start += context - 1  # and no row is alive, so that it stays there
     table_An = (torch.randperm(size * n, device=sampler.device).view(size, n) + 1).int()
-    return torch.inference_mode()(lambda: sampler._decode(rows, slot_A, table_An, HOW))
+    return torch.inference_mode()(lambda: sampler._decode(rows, lane_A, table_An, PARAMS))
 
 
 def growth(sampler, sizes=(1, 4, 16, 64, 256, 1024, 4096), contexts=(128, 512, 1024, 2048, 4096), rounds=5):
@@ -171,15 +174,17 @@ def memory_in_use(device):
 
 
 def log_normal_lengths(questions, n, middle=600, cap=4096, sigma=0.8):
-    """Numbers of tokens [questions, n], log-normal around a median; sigma is the standard deviation of their logarithm."""
+    """Numbers of tokens [questions, n], log-normal around a median; sigma is the standard deviation of their
+    logarithm."""
     lengths = np.random.default_rng(0).lognormal(np.log(middle), sigma, (questions, n))
     return lengths.clip(1, cap).astype(int)
 
 
 def generation(shape, device, dtype, bandwidth, questions=256, n=10, prompt=128, max_rows=512, kv_gb=None,
                peer=None, **lengths):
-    """Output tokens/s of rows that end at drawn lengths, ours and by transformers' continuous batching, and the share of
-    the roofline: the weights once a step and each row's pages once, over the copy bandwidth. peer: settings of theirs."""
+    """Output tokens/s of rows that end at drawn lengths, ours and by transformers' continuous batching, and the share
+    of the roofline: the weights once a step and each row's pages once, over the copy bandwidth. peer: settings of
+    theirs."""
     prompts = np.random.default_rng(1).integers(0, shape["vocab_size"], (questions, prompt)).tolist()
     prompts = [p for p in prompts for _ in range(n)]  # equal prompts are one group to the sampler
     limits = log_normal_lengths(questions, n, **lengths).flatten()
@@ -215,10 +220,11 @@ def peer_seconds(shape, device, dtype, prompts, limits, settings):
                                       rope_parameters={"rope_type": "default", "rope_theta": shape["rope_theta"]})
     with torch.device(device):
         model = transformers.Qwen3ForCausalLM(config).to(dtype).eval()
-    how = transformers.GenerationConfig(do_sample=True, temperature=1.0, top_k=0, top_p=1.0, eos_token_id=-1,
-                                        max_new_tokens=max(limits))
+    params = transformers.GenerationConfig(do_sample=True, temperature=1.0, top_k=0, top_p=1.0, eos_token_id=-1,
+                                           max_new_tokens=max(limits))
     with model.continuous_batching_context_manager(
-            generation_config=how, continuous_batching_config=transformers.ContinuousBatchingConfig(**settings or {}),
+            generation_config=params,
+            continuous_batching_config=transformers.ContinuousBatchingConfig(**settings or {}),
             block=True, timeout=5) as manager:
         for warm in (True, False):
             start = time.perf_counter()
@@ -250,15 +256,15 @@ def steps(shape, device, dtype, bandwidth, sizes=(1, 16, 64, 256), context=1024,
 def draws(device, dtype, bandwidth, R=256, V=151_936, rounds=9):
     """The draw kernel without truncation against the copy bandwidth, and with top-p 0.95 against PyTorch's sort."""
     logits = (torch.randn(R, V, device=device) * 3).to(dtype)
-    row_R, position_R = torch.arange(R, device=device), torch.zeros(R, dtype=torch.int64, device=device)
+    key_R, position_R = torch.arange(R, device=device), torch.zeros(R, dtype=torch.int64, device=device)
 
     def by_sorting():
         descending, index = logits.float().softmax(-1).sort(-1, descending=True)
         descending[descending.cumsum(-1) - descending >= 0.95] = 0
         return index.gather(-1, torch.multinomial(descending, 1))
 
-    took = medians({"plain": lambda: draw_triton(logits, 1, row_R, position_R),
-                    "top_p": lambda: draw_triton(logits, 1, row_R, position_R, top_p=0.95),
+    took = medians({"plain": lambda: draw_triton(logits, 1, key_R, position_R),
+                    "top_p": lambda: draw_triton(logits, 1, key_R, position_R, top_p=0.95),
                     "sorted top_p": by_sorting}, device, rounds)
     return {"ms": {name: round(1e3 * t, 3) for name, t in took.items()},
             "share_of_copy_bandwidth": round(logits.nbytes / took["plain"] / bandwidth, 3),
@@ -272,9 +278,10 @@ def attention(device, dtype, bandwidth, A=256, context=1024, H=32, K=8, C=128, P
     table_An = (torch.randperm(A * n, device=device).view(A, n) + 1).int()
     length_A = torch.full((A,), context, device=device)
     q_AHC = torch.randn(A, H, C, device=device).to(dtype)
-    took = medians({"attention": lambda: paged_attention_triton(q_AHC, keys, values, table_An, length_A)}, device, rounds)
+    took = medians({"attention": lambda: paged_attention_triton(q_AHC, keys, values, table_An, length_A)},
+                   device, rounds)["attention"]
     read = 2 * A * K * context * C * dtype.itemsize
-    return {"ms": round(1e3 * took["attention"], 3), "share_of_copy_bandwidth": round(read / took["attention"] / bandwidth, 3)}
+    return {"ms": round(1e3 * took, 3), "share_of_copy_bandwidth": round(read / took / bandwidth, 3)}
 
 
 def gpu(device, questions):

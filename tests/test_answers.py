@@ -16,7 +16,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mpmath import fp
 
-from answers import PRECISE, Place, compared_as_written, extract_boxed, majority, read, readings, same_answer, turns_of, value_at
+from answers import (
+    PRECISE,
+    Place,
+    compared_as_written,
+    extract_boxed,
+    majority,
+    read,
+    readings,
+    same_answer,
+    turns_of,
+    value_at,
+)
 
 MB = 1_000_000
 

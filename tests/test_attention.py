@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+import kernels
 from kernels import attention as module
 from kernels.attention import paged_attention_plain
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-needs_triton = pytest.mark.skipif(module.triton is None, reason="Triton is not installed (it exists for Linux only)")
+needs_triton = pytest.mark.skipif(kernels.triton is None, reason="Triton is not installed (it exists for Linux only)")
 CASES = [  # page size, heads, key/value heads, head width, contexts
     (16, 4, 4, 64, [1, 15, 16, 17, 300]),
     (16, 8, 1, 128, [4097, 2, 64]),
@@ -23,7 +24,7 @@ CASES = [  # page size, heads, key/value heads, head width, contexts
 @pytest.fixture(autouse=True)
 def dot_of_bf16(monkeypatch):
     """Triton's interpreter multiplies bf16 as if its bits were integers; here it multiplies what they stand for."""
-    if module.triton is None or DEVICE == "cuda":
+    if kernels.triton is None or DEVICE == "cuda":
         return
     from triton.runtime import interpreter
 
@@ -57,7 +58,8 @@ def dense(q, keys, values, table, lengths):
     out = torch.empty(q.shape, dtype=torch.float64)
     for a, length in enumerate(lengths.tolist()):
         for h in range(q.shape[1]):
-            k, v = (x[h * len(x) // q.shape[1]][table[a].long()].flatten(0, 1)[:length].double() for x in (keys, values))
+            k, v = (x[h * len(x) // q.shape[1]][table[a].long()].flatten(0, 1)[:length].double()
+                    for x in (keys, values))
             out[a, h] = (k @ q[a, h].double() * q.shape[2]**-0.5).softmax(0) @ v
     return out
 
@@ -76,8 +78,8 @@ def test_twin_gathers_many_rows_in_parts(monkeypatch):
 
 
 @needs_triton
-@pytest.mark.parametrize("splits", [None, 1, 3, 8])
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case, splits", [(case, splits) for case in CASES for splits in (None, 3)] +
+                         [(case, splits) for case in CASES[1::3] for splits in (1, 8)], ids=str)
 def test_kernel_equals_twin(case, splits):
     if len(case[4]) * case[2] > 8 and splits == 8 and DEVICE == "cpu":
         case = (*case[:4], case[4][:2])  # the interpreter takes a tenth of a second for each program
@@ -87,8 +89,7 @@ def test_kernel_equals_twin(case, splits):
 
 
 @needs_triton
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("case", CASES[::2], ids=str)
+@pytest.mark.parametrize("case, dtype", list(zip(CASES[::2], (torch.bfloat16, torch.float16) * 2)), ids=str)
 def test_kernel_equals_twin_in_half_precision(case, dtype):
     given = make(*case, dtype)
     got = module.paged_attention_triton(*given)

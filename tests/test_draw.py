@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+import kernels
 from kernels import draw as module
 from kernels.draw import draw, draw_plain, invert, philox_uniform, truncate
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-needs_triton = pytest.mark.skipif(module.triton is None, reason="Triton is not installed (it exists for Linux only)")
+needs_triton = pytest.mark.skipif(kernels.triton is None, reason="Triton is not installed (it exists for Linux only)")
 
 
 def keys(R, device="cpu"):
@@ -32,7 +33,7 @@ def test_uniforms_are_uniform_and_keyed_by_everything():
         assert abs(np.corrcoef(u, other.numpy())[0, 1]) < 0.02
 
 
-HOWS = [{}, {"temperature": 0.6}, {"top_k": 5}, {"top_p": 0.7}, {"temperature": 1.3, "top_k": 8, "top_p": 0.8}]
+PARAMS = [{}, {"temperature": 0.6}, {"top_k": 5}, {"top_p": 0.7}, {"temperature": 1.3, "top_k": 8, "top_p": 0.8}]
 
 
 def some_logits(V):
@@ -56,19 +57,20 @@ def reference(logits, temperature=1.0, top_k=0, top_p=1.0):
     return p
 
 
-@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("params", PARAMS)
 @pytest.mark.parametrize("V", [7, 512, 50_257, 151_936])
-def test_draws_follow_the_distribution(V, how):
-    """Chi-square of 1e5 draws, and the logprob is that distribution's. Over the large vocabularies 4 rows are drawn from
-    25,000 times each, in the way that `draw_plain` does once; tokens expected less than 10 times count together."""
+def test_draws_follow_the_distribution(V, params):
+    """Chi-square of 1e5 draws, and the logprob is that distribution's. Over the large vocabularies 4 rows are drawn
+    from 25,000 times each, in the way that `draw_plain` does once; tokens expected less than 10 times count
+    together."""
     logits, R = some_logits(V), 100_000
     row_R, zero_R = torch.arange(R), torch.zeros(R, dtype=torch.int64)
-    p = reference(logits, **how)
+    p = reference(logits, **params)
     if V <= 512:
-        token_R, logprob_R, *_ = draw_plain(logits.expand(R, -1), 11, row_R, zero_R, **how)
+        token_R, logprob_R, *_ = draw_plain(logits.expand(R, -1), 11, row_R, zero_R, **params)
     else:
-        token_R, logprob_R, *_ = draw_plain(logits.expand(4, -1), 11, row_R[:4], zero_R[:4], **how)
-        kept = truncate(logits[None] / how.get("temperature", 1), how.get("top_k", 0), how.get("top_p", 1.0))
+        token_R, logprob_R, *_ = draw_plain(logits.expand(4, -1), 11, row_R[:4], zero_R[:4], **params)
+        kept = truncate(logits[None] / params.get("temperature", 1), params.get("top_k", 0), params.get("top_p", 1.0))
         all_R = invert(kept.softmax(-1).cumsum(-1).repeat(4, 1),
                        philox_uniform(11, row_R, zero_R).view(-1, 4).T.contiguous()).T.flatten()
         assert token_R.equal(all_R[:4])
@@ -106,13 +108,13 @@ def test_a_row_draws_the_same_in_any_batch():
 
 
 @needs_triton
-@pytest.mark.parametrize("V", [1, 7, 512, 572, 4096, 4097, 50_257, 151_936])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("V, dtype", [
+    (1, torch.float32), (7, torch.float32), (512, torch.bfloat16), (572, torch.float32), (4096, torch.float16),
+    (4097, torch.float32), pytest.param(151_936, torch.bfloat16, marks=pytest.mark.slow)])
 def test_kernel_equals_twin(V, dtype):
-    """Every drawn token's share of the CDF is within 1e-5 of the draw's uniform, which is the twin's token but for draws at
-    a boundary: those are counted. Logprobs and entropy
-    agree."""
-    R = 16 if V < 10_000 else 4
+    """Every drawn token's share of the CDF is within 1e-5 of the draw's uniform. That is the twin's token, except for
+    draws at a boundary, which are counted. Logprobs and entropy agree. (All that depends on the dtype is the load.)"""
+    R = 8 if V < 10_000 else 4
     logits = (torch.randn(R, V, generator=torch.Generator().manual_seed(V)) * 3).to(dtype).to(DEVICE)
     logits[0, V // 2:] = logits[0, 0]  # many ties
     if V > 8:
@@ -120,21 +122,22 @@ def test_kernel_equals_twin(V, dtype):
         logits[2, :] = -torch.inf
         logits[2, V - 2] = 0.5
     draws = at_boundary = 0
-    for seed, how in ((1, {}), (2**62 + 3, {"temperature": 0.7}), (2, {"top_k": 3}), (3, {"top_k": V + 1}), (4, {"top_p": 0.4}),
-                      (5, {"top_p": 0.99}), (6, {"top_k": 40, "top_p": 0.9, "temperature": 1.5}), (7, {"temperature": 0})):
-        expected = draw_plain(logits, seed, *keys(R, DEVICE), **how, entropy=True)
-        got = module.draw_triton(logits, seed, *keys(R, DEVICE), **how, entropy=True)
-        if how.get("temperature") == 0:
+    for seed, params in ((1, {}), (2**62 + 3, {"temperature": 0.7}), (2, {"top_k": 3}), (3, {"top_k": V + 1}),
+                         (4, {"top_p": 0.4}), (5, {"top_p": 0.99}),
+                         (6, {"top_k": 40, "top_p": 0.9, "temperature": 1.5}), (7, {"temperature": 0})):
+        expected = draw_plain(logits, seed, *keys(R, DEVICE), **params, entropy=True)
+        got = module.draw_triton(logits, seed, *keys(R, DEVICE), **params, entropy=True)
+        if params.get("temperature") == 0:
             assert got.token.equal(expected.token)
         else:
-            p = torch.tensor(np.array([reference(row, **how) for row in logits.float().cpu()]), device=DEVICE)
+            p = torch.tensor(np.array([reference(row, **params) for row in logits.float().cpu()]), device=DEVICE)
             end, share = (x.gather(1, got.token[:, None])[:, 0] for x in (p.cumsum(-1), p))
             u = philox_uniform(seed, *keys(R, DEVICE)).double()
             assert ((u > end - share - 1e-5) & (u < end + 1e-5)).all()
         same = got.token == expected.token
         draws, at_boundary = draws + R, at_boundary + int((~same).sum())
         assert torch.allclose(got.full_logprob[same], expected.full_logprob[same], atol=1e-4)
-        atol = 2e-3 if "top_p" in how else 1e-4  # by rounding, a token at the threshold may fall on either side
+        atol = 2e-3 if "top_p" in params else 1e-4  # by rounding, a token at the threshold may fall on either side
         assert torch.allclose(got.logprob[same], expected.logprob[same], atol=atol)
         assert torch.allclose(got.entropy, expected.entropy, atol=atol)
         assert (logits.gather(1, got.token[:, None]) > -torch.inf).all()
@@ -142,31 +145,32 @@ def test_kernel_equals_twin(V, dtype):
 
 
 @pytest.mark.parametrize("name", ["draw_plain", pytest.param("draw_triton", marks=needs_triton)])
-@pytest.mark.parametrize("how", [{}, {"top_k": 3}, {"top_p": 0.5}, {"top_k": 40, "top_p": 0.9}, {"temperature": 0}])
-def test_bad_rows_give_nan_and_leave_the_others_alone(name, how):
+@pytest.mark.parametrize("params", [{}, {"top_k": 3}, {"top_p": 0.5}, {"top_k": 40, "top_p": 0.9}, {"temperature": 0}])
+def test_bad_rows_give_nan_and_leave_the_others_alone(name, params):
     """A NaN, a +inf, and nothing but -inf."""
     logits = torch.randn(5, 300, device=DEVICE)
-    good = getattr(module, name)(logits, 3, *keys(5, DEVICE), **how)
+    good = getattr(module, name)(logits, 3, *keys(5, DEVICE), **params)
     logits[0, 7], logits[1, 7], logits[2] = torch.nan, torch.inf, -torch.inf
-    token, logprob, *_ = getattr(module, name)(logits, 3, *keys(5, DEVICE), **how)
+    token, logprob, *_ = getattr(module, name)(logits, 3, *keys(5, DEVICE), **params)
     assert logprob[:3].isnan().all() and (token >= 0).all() and (token < 300).all()
     assert token[3:].equal(good.token[3:]) and logprob[3:].equal(good.logprob[3:])
 
 
 @pytest.mark.parametrize("name", ["draw_plain", pytest.param("draw_triton", marks=needs_triton)])
-@pytest.mark.parametrize("how", [{"temperature": 1e-4}, {"top_k": 1}, {"top_p": 1e-9}, {"temperature": 1e4, "top_k": 1}])
-def test_extreme_settings_are_greedy(name, how):
+@pytest.mark.parametrize("params", [{"temperature": 1e-4}, {"top_k": 1}, {"top_p": 1e-9},
+                                    {"temperature": 1e4, "top_k": 1}])
+def test_extreme_settings_are_greedy(name, params):
     logits = torch.randn(6, 900, generator=torch.Generator().manual_seed(0)).to(DEVICE)
-    token, logprob, *_ = getattr(module, name)(logits, 3, *keys(6, DEVICE), **how)
+    token, logprob, *_ = getattr(module, name)(logits, 3, *keys(6, DEVICE), **params)
     assert token.equal(logits.argmax(-1)) and torch.allclose(logprob, torch.zeros_like(logprob), atol=1e-3)
 
 
 def test_full_logprob_and_entropy():
     """full_logprob is the softmax's at the temperature, without truncation; entropy is that of what was drawn from."""
-    logits, how = torch.randn(20, 300) * 2, {"temperature": 0.8, "top_k": 20, "top_p": 0.8}
-    token, logprob, full_logprob, entropy = draw_plain(logits, 3, *keys(20), **how, entropy=True)
+    logits, params = torch.randn(20, 300) * 2, {"temperature": 0.8, "top_k": 20, "top_p": 0.8}
+    token, logprob, full_logprob, entropy = draw_plain(logits, 3, *keys(20), **params, entropy=True)
     assert torch.allclose(full_logprob, (logits / 0.8).log_softmax(-1).gather(1, token[:, None])[:, 0], atol=1e-5)
-    p = np.array([reference(row, **how) for row in logits])
+    p = np.array([reference(row, **params) for row in logits])
     np.testing.assert_allclose(entropy, -np.where(p > 0, p * np.log(np.where(p > 0, p, 1)), 0).sum(-1), atol=1e-5)
     assert (logprob > full_logprob).all()
 

@@ -1,16 +1,20 @@
-"""Fused linear log-softmax: the plain twin by gradcheck, the chunked function and its Triton kernels against the twin."""
+"""Fused linear log-softmax: the plain twin by gradcheck, the chunked function and its Triton kernels against the
+twin."""
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+import kernels
 from kernels import logprob as module
 from kernels.logprob import LinearLogprob, linear_logprob, linear_logprob_plain
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-FUSED = [False, pytest.param(True, marks=pytest.mark.skipif(module.triton is None, reason="Triton exists for Linux only"))]
+NEEDS_TRITON = pytest.mark.skipif(kernels.triton is None, reason="Triton is not installed (it exists for Linux only)")
+FUSED = [False, pytest.param(True, marks=NEEDS_TRITON)]
 SHAPES = [(1, 1, 3), (300, 7, 16), (129, 513, 8), (5, 4097, 8), (3, 50257, 4), (2, 151936, 4)]
+CASES = [(torch.float32, *s) for s in SHAPES] + [(d, *s) for d in (torch.bfloat16, torch.float16) for s in SHAPES[2:]]
 
 
 def inputs(M, V, D, dtype, seed=0):
@@ -21,11 +25,12 @@ def inputs(M, V, D, dtype, seed=0):
     return hidden.to(DEVICE, dtype).requires_grad_(), weight.to(DEVICE, dtype).requires_grad_(), target.to(DEVICE)
 
 
-def values_and_gradients(function, hidden, weight, target, *how):
+def values_and_gradients(function, hidden, weight, target, *settings):
     """Outputs of `function` and the gradients of an uneven weighting of both."""
-    logprob, entropy = function(hidden, weight, target, *how)
+    logprob, entropy = function(hidden, weight, target, *settings)
     at = torch.arange(len(target), device=DEVICE)
-    return logprob, entropy, *torch.autograd.grad((logprob * at.cos() + 0.3 * entropy * at.sin()).sum(), (hidden, weight))
+    weighted = (logprob * at.cos() + 0.3 * entropy * at.sin()).sum()
+    return logprob, entropy, *torch.autograd.grad(weighted, (hidden, weight))
 
 
 def test_gradcheck_of_the_twin():
@@ -36,17 +41,17 @@ def test_gradcheck_of_the_twin():
 
 def test_twin_by_hand():
     """Logits ln 1, ln 3 at temperature 1/2 are in the ratio 1 : 9."""
-    logprob, entropy = linear_logprob_plain(torch.ones(1, 1), torch.tensor([[1.0], [3.0]]).log(), torch.tensor([1]), 0.5)
+    weight = torch.tensor([[1.0], [3.0]]).log()
+    logprob, entropy = linear_logprob_plain(torch.ones(1, 1), weight, torch.tensor([1]), 0.5)
     p = torch.tensor([0.1, 0.9])
     assert torch.allclose(logprob, p[1].log()) and torch.allclose(entropy, -(p * p.log()).sum())
 
 
 @pytest.mark.parametrize("fused", FUSED)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("M, V, D", SHAPES)
+@pytest.mark.parametrize("dtype, M, V, D", CASES)
 def test_equals_the_twin(monkeypatch, fused, dtype, M, V, D):
-    """In chunks of 128 tokens. Both see the same logits, rounded to dtype; so are their gradients, before the products. Next to
-    fp32 the twin is in float64, since PyTorch's fp32 log_softmax on the CPU is off by 1e-4 for a large V."""
+    """In chunks of 128 tokens. Both see the same logits, rounded to dtype; so are their gradients, before the products.
+    Next to fp32 the twin is in float64, since PyTorch's fp32 log_softmax on the CPU is off by 1e-4 for a large V."""
     monkeypatch.setattr(module, "CHUNK_BYTES", 1)
     for temperature in (1.0, 0.7):
         args = *inputs(M, V, D, dtype), temperature
@@ -67,7 +72,8 @@ def test_huge_logits(fused):
     """Logits of +-1e4, where exp would overflow: a certain token has logprob 0, entropy 0 and no gradient."""
     hidden, weight, target = torch.full((2, 1), 1e4), torch.tensor([[1.0], [-1.0], [0.5]]), torch.tensor([0, 2])
     hidden, weight = hidden.to(DEVICE).requires_grad_(), weight.to(DEVICE).requires_grad_()
-    logprob, entropy, grad_hidden, _ = values_and_gradients(LinearLogprob.apply, hidden, weight, target.to(DEVICE), 1.0, fused)
+    logprob, entropy, grad_hidden, _ = values_and_gradients(LinearLogprob.apply, hidden, weight, target.to(DEVICE), 1.0,
+                                                            fused)
     assert logprob.tolist() == [0.0, -5000.0] and entropy.tolist() == [0.0, 0.0]
     assert grad_hidden[0].item() == 0 and grad_hidden.isfinite().all()
 

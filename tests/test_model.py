@@ -10,19 +10,19 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer as HFTokenizer
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
-from kernels.write import norm_rotate
-from model import ModelConfig, Tokenizer, Transformer, causal_attention, load, save
+from model import ModelConfig, RMSNorm, Tokenizer, Transformer, causal_attention, load, rotate, save
 from tiny.make import CHAT_TEMPLATE
 
 SHAPE = dict(vocab_size=61, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
              intermediate_size=48, bos_token_id=1, eos_token_id=2, pad_token_id=2,
-             rms_norm_eps=1e-2, rope_parameters=dict(rope_type="default", rope_theta=1e6))  # no value is anyone's default
+             rms_norm_eps=1e-2, rope_parameters=dict(rope_type="default", rope_theta=1e6))  # none is a default
 LLAMA3 = dict(rope_type="llama3", rope_theta=500_000.0, factor=32.0, high_freq_factor=4.0, low_freq_factor=1.0,
               original_max_position_embeddings=64)
 MODELS = {
     "qwen3, tied": (transformers.Qwen3Config, dict(head_dim=24, tie_word_embeddings=True)),
     "qwen3, untied": (transformers.Qwen3Config, dict(head_dim=8, tie_word_embeddings=False, num_key_value_heads=4)),
-    "qwen3, one key head": (transformers.Qwen3Config, dict(head_dim=16, tie_word_embeddings=True, num_key_value_heads=1)),
+    "qwen3, one key head": (transformers.Qwen3Config,
+                            dict(head_dim=16, tie_word_embeddings=True, num_key_value_heads=1)),
     "qwen2": (transformers.Qwen2Config, dict(tie_word_embeddings=False)),
     "llama 3.2": (transformers.LlamaConfig, dict(tie_word_embeddings=True, rope_parameters=LLAMA3, head_dim=16)),
     "llama": (transformers.LlamaConfig, dict(tie_word_embeddings=False)),
@@ -65,7 +65,8 @@ def test_logits_equal_transformers(tmp_path, kind, T):
 @pytest.mark.parametrize("scaled_by", ["rope_type", "type"])
 @pytest.mark.parametrize("kind", ["qwen3, tied", "qwen2", "llama", "llama 3.2"])
 def test_reads_the_config_of_transformers_4(tmp_path, kind, scaled_by):
-    """rope_theta and rope_scaling beside each other, torch_dtype for dtype, head_dim left out where it is width / heads."""
+    """rope_theta and rope_scaling beside each other, torch_dtype for dtype, head_dim left out where it is width /
+    heads."""
     theirs = make(tmp_path / "m", kind)
     raw = json.loads((tmp_path / "m" / "config.json").read_text())
     rope = raw["rope_parameters"]
@@ -79,7 +80,8 @@ def test_reads_the_config_of_transformers_4(tmp_path, kind, scaled_by):
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_saved_folder_opens_in_transformers(tmp_path, kind):
-    """What save writes means the same to transformers, comes back bit for bit, and never lands on an existing folder."""
+    """What save writes means the same to transformers, comes back bit for bit, and never lands on an existing
+    folder."""
     make(tmp_path / "m", kind)
     ours = load(tmp_path / "m")
     save(ours, tmp_path / "copy")
@@ -95,7 +97,8 @@ def test_saved_folder_opens_in_transformers(tmp_path, kind):
 
 
 def test_dtype_is_kept_through_load_and_save(tmp_path, tiny):
-    """load casts to the asked dtype, save writes and declares it, takes the tokenizer along and clears a killed save's rest."""
+    """load casts to the asked dtype, save writes and declares it, takes the tokenizer along and clears a killed save's
+    rest."""
     make(tmp_path / "m")
     edit_config(tmp_path / "m", dtype=..., torch_dtype="float32")
     (tmp_path / "copy.partial").mkdir()
@@ -149,9 +152,8 @@ def test_cache_and_positions(tmp_path):
     model, tokens, asked = load(tmp_path / "m"), torch.randint(61, (2, 20)), []
 
     class Cache:
-        def attend(self, layer, q, k, v, norms, cos, sin):
+        def attend(self, layer, q, k, v):
             asked.append(layer)
-            q, k = (norm_rotate(x, weight, norms[2], cos, sin) for x, weight in ((q, norms[0]), (k, norms[1])))
             return causal_attention(q, k, v)
 
     assert model(tokens).equal(model(tokens, torch.arange(20).expand(2, 20), Cache()))
@@ -159,6 +161,20 @@ def test_cache_and_positions(tmp_path):
     spread = torch.stack((torch.arange(20) * 3, torch.arange(20) * 5 + 1))
     expected = theirs.model(tokens, position_ids=spread, attention_mask=torch.ones_like(tokens)).last_hidden_state
     assert (model(tokens, spread) - expected).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.bfloat16, 5e-2), (torch.float16, 1e-2)])
+@pytest.mark.parametrize("heads, width", [(8, 64), (32, 128), (3, 6), (1, 2), (4, 96)])
+def test_norm_and_rotation_equal_their_formulas(heads, width, dtype, tolerance):
+    """In float64, the rotation as a product of complex numbers. In half precision each product is rounded."""
+    x, angle = torch.randn(3, 5, heads, width).to(dtype), torch.randn(3, 5, 1, width // 2)
+    norm, cos, sin = RMSNorm(width, 1e-6).to(dtype), angle.cos().to(dtype), angle.sin().to(dtype)
+    torch.nn.init.uniform_(norm.weight)
+    normed = x.double() / (x.double().pow(2).mean(-1, keepdim=True) + 1e-6).sqrt() * norm.weight.double()
+    assert norm(x).dtype == dtype and (norm(x) - normed).abs().max() < tolerance
+    turned = torch.complex(*normed.chunk(2, -1)) * torch.complex(cos.double(), sin.double())
+    got = rotate(norm(x), cos, sin)
+    assert got.dtype == dtype and (got - torch.cat((turned.real, turned.imag), -1)).abs().max() < tolerance
 
 
 def replace_tensor(folder, name, tensor):
@@ -188,20 +204,23 @@ def duplicate(folder):
     (lambda f: edit_config(f, hidden_size=...), "config.json has no 'hidden_size'"),
     (lambda f: edit_config(f, model_type="mamba"), "model_type 'mamba' is not supported"),
     (lambda f: edit_config(f, rope_parameters={"rope_type": "yarn"}), "rope_type 'yarn' is not supported"),
-    (lambda f: edit_config(f, rope_parameters=..., rope_scaling={"type": "linear"}), "rope_type 'linear' is not supported"),
+    (lambda f: edit_config(f, rope_parameters=..., rope_scaling={"type": "linear"}),
+     "rope_type 'linear' is not supported"),
     (lambda f: edit_config(f, attention_bias=True), "sets attention_bias"),
     (lambda f: edit_config(f, mlp_bias=True), "sets mlp_bias"),
     (lambda f: edit_config(f, hidden_act="gelu"), "hidden_act 'gelu'"),
     (lambda f: edit_config(f, use_sliding_window=True), "use_sliding_window"),
     (lambda f: (f / "model.safetensors").unlink(), "model.safetensors is missing"),
-    (lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-100]), "not a whole safetensors"),
+    (lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-100]),
+     "not a whole safetensors"),
     (lambda f: (f / "model.safetensors").write_bytes(b"junk"), "not a whole safetensors"),
     (lambda f: replace_tensor(f, "model.norm.weight", None), "lacks the tensor 'model.norm.weight'"),
     (lambda f: replace_tensor(f, "model.norm.weight", torch.ones(31)), r"'model.norm.weight' has shape \[31\]"),
     (lambda f: replace_tensor(f, "model.extra", torch.ones(3)), "'model.extra', which this model does not have"),
     (lambda f: replace_tensor(f, "lm_head.weight", torch.ones(61, 32)), "'lm_head.weight' differs"),
     (lambda f: (f / "model.safetensors").write_bytes(b""), "not a whole safetensors"),
-    (lambda f: save_file({"model.norm.weight": torch.ones(32)}, f / "model.safetensors"), "embed_tokens.weight' and 22 more"),
+    (lambda f: save_file({"model.norm.weight": torch.ones(32)}, f / "model.safetensors"),
+     "embed_tokens.weight' and 22 more"),
     (shutil.rmtree, "no model folder"),
     (lambda f: (f / "config.json").write_text("[]"), "config.json"),
     (lambda f: (f / "config.json").write_bytes(b"\xff"), "config.json is not valid JSON"),
@@ -284,14 +303,17 @@ def test_without_chatml_the_prompt_is_plain(tiny, tmp_path):
 
 @pytest.fixture
 def llama_tokenizer(tmp_path):
-    """A byte-level BPE with special tokens of Llama 3, one beyond the vocabulary, and a post-processor that begins a text."""
+    """A byte-level BPE with special tokens of Llama 3, one beyond the vocabulary, and a post-processor that begins a
+    text."""
     specials = ["<|begin_of_text|>", "<|end_of_text|>"]
     inner = HFTokenizer(models.BPE())
     inner.pre_tokenizer, inner.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     inner.train_from_iterator(["system: Reason.\nuser: Why?"] * 3, trainers.BpeTrainer(
-        vocab_size=280, special_tokens=specials, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
+        vocab_size=280, special_tokens=specials, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False))
     inner.add_special_tokens(["<|eot_id|>"])
-    inner.post_processor = processors.TemplateProcessing(single="<|begin_of_text|> $A", special_tokens=[(specials[0], 0)])
+    inner.post_processor = processors.TemplateProcessing(single="<|begin_of_text|> $A",
+                                                         special_tokens=[(specials[0], 0)])
     inner.save(str(tmp_path / "tokenizer.json"))
     return tmp_path
 
@@ -331,15 +353,19 @@ def test_broken_tokenizers_are_named(tmp_path):
 
 @pytest.mark.slow
 def test_a_model_of_the_size_of_qwen3_0_6b(tiny, tmp_path):
-    """Random bf16 weights in two shards load, sample and save, and the saved folder has the same logits in transformers."""
+    """Random bf16 weights in two shards load, sample and save, and the saved folder has the same logits in
+    transformers."""
     from sample import Sampler
     raw = dict(model_type="qwen3", vocab_size=151_936, hidden_size=1024, num_hidden_layers=28, num_attention_heads=16,
                num_key_value_heads=8, head_dim=128, intermediate_size=3072, tie_word_embeddings=True, rope_theta=1e6,
                rms_norm_eps=1e-6, max_position_embeddings=32_768)
     torch.manual_seed(0)
     folder = tmp_path / "big"
-    model = Transformer(ModelConfig.from_dict(raw)).bfloat16()
-    torch.nn.init.normal_(model.embed_tokens.weight, std=0.02)
+    with torch.device("meta"):
+        model = Transformer(ModelConfig.from_dict(raw)).bfloat16()
+    model = model.to_empty(device="cpu")
+    for p in model.parameters():
+        torch.nn.init.uniform_(p, -0.03, 0.03) if p.dim() > 1 else torch.nn.init.ones_(p)
     save(model, folder)
     del model
     shard(folder)

@@ -1,4 +1,5 @@
-"""The sampler against transformers, against a full forward pass, and against itself in other layouts and processes."""
+"""The sampler against its plain twin, transformers and a full forward pass, and against itself in other layouts and
+processes."""
 
 import re
 import signal
@@ -13,10 +14,12 @@ import transformers
 from processes import run_processes
 
 from kernels.draw import truncate
-from model import MATH_INSTRUCTION, ModelConfig, Tokenizer, Transformer, load
-from sample import LADDER, Completion, PagedCache, Sampler, Schedule, deal, group_rows, pack, unpack
+from model import ModelConfig, Tokenizer, Transformer, load
+from pages import PagedCache, Scheduler, group_rows, shard
+from sample import GRAPH_SIZES, Completion, Sampler, generate_plain, pack, unpack
 
 PROMPTS = [[5, 9, 11], [7], [3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13], [5, 9, 11], [20, 21], [1] * 30, [2, 40, 17, 8]]
+SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
 STOPS = SimpleNamespace(stop_ids={0, 3}, vocab_size=50)
 CONFIG = dict(model_type="qwen3", vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
               num_key_value_heads=2, head_dim=16, intermediate_size=48, tie_word_embeddings=True)
@@ -40,7 +43,7 @@ def small_cache(model, pages, page_size):
 
 
 def sampler_under_pressure(model, max_tokens, tokenizer=STOPS, page_size=4):
-    """Eight slots, and pages for little more than the longest row, so that rows are put back."""
+    """Eight lanes, and pages for little more than the longest row, so that rows are preempted."""
     pages = (max(map(len, PROMPTS)) - 1 + max_tokens) // page_size + 1 + 2
     return Sampler(model, tokenizer, 8, small_cache(model, pages, page_size), page_size)
 
@@ -48,7 +51,7 @@ def sampler_under_pressure(model, max_tokens, tokenizer=STOPS, page_size=4):
 @pytest.mark.parametrize("pressure", [False, True])
 @pytest.mark.parametrize("family, max_rows", [("qwen3", 100), ("qwen3", 2), ("llama", 3)])
 def test_greedy_equals_transformers(tmp_path, family, max_rows, pressure):
-    """Mixed prompt lengths: all rows at once, rows that wait for room, rows that are put back for want of pages."""
+    """Mixed prompt lengths: all rows at once, rows that wait for a lane, rows that are preempted for lack of pages."""
     torch.manual_seed(1)
     shape = dict(vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
                  intermediate_size=48, eos_token_id=0, bos_token_id=1, pad_token_id=0, initializer_range=0.3)
@@ -60,7 +63,7 @@ def test_greedy_equals_transformers(tmp_path, family, max_rows, pressure):
     model, tokenizer = load(tmp_path / "m"), SimpleNamespace(stop_ids={0}, vocab_size=40)
     sampler = sampler_under_pressure(model, 25, tokenizer) if pressure else Sampler(model, tokenizer, max_rows)
     got = flat(sampler.generate(PROMPTS, max_tokens=25, temperature=0))
-    assert bool(sampler.put_back) == pressure
+    assert bool(sampler.preemptions) == pressure
     for prompt, completion in zip(PROMPTS, got):
         ids = torch.tensor([prompt])
         expected = theirs.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=25)
@@ -69,37 +72,55 @@ def test_greedy_equals_transformers(tmp_path, family, max_rows, pressure):
         assert completion.finished == (expected[-1] == 0)
 
 
-def assert_logprobs_equal_full_forward_pass(model, groups, how, tolerance):
+@pytest.mark.parametrize("params", [{}, {"temperature": 0.7, "top_p": 0.9}, {"top_k": 5}, {"temperature": 0}], ids=str)
+def test_paged_equals_plain(model, params):
+    """Token for token in fp32, with rows that share prompts, wait and are preempted. The fourth prompt is the first
+    again, and its completions are the plain twin's next ones. (Draws within rounding of a boundary may differ; none
+    does here.)"""
+    sampler = sampler_under_pressure(model, 20)
+    got = sampler.generate(PROMPTS, n=3, max_tokens=20, seed=4, **params)
+    assert sampler.preemptions
+    for i, (prompt, group) in enumerate(zip(PROMPTS, got)):
+        expected = generate_plain(model, STOPS, prompt, n=6, max_tokens=20, seed=4, **params)
+        for mine, plain in zip(group, expected[3:] if i == 3 else expected):
+            assert mine.tokens == plain.tokens and mine.finished == plain.finished
+            np.testing.assert_allclose(mine.logprobs, plain.logprobs, atol=1e-4)
+            np.testing.assert_allclose(mine.full_logprobs, plain.full_logprobs, atol=1e-4)
+
+
+def assert_logprobs_equal_full_forward_pass(model, groups, params, tolerance):
     """Under the distribution that each token was drawn from (temperature 1 for greedy), and before truncation."""
     for prompt, group in zip(PROMPTS, groups):
         for c in group:
             ids = torch.tensor([prompt + c.tokens])
-            logits = model.logits(model(ids))[0, len(prompt) - 1:-1].float() / (how.get("temperature") or 1)
-            kept = truncate(logits, how.get("top_k", 0), how.get("top_p", 1))
+            logits = model.logits(model(ids))[0, len(prompt) - 1:-1].float() / (params.get("temperature") or 1)
+            kept = truncate(logits, params.get("top_k", 0), params.get("top_p", 1))
             for mine, scored in ((c.logprobs, kept), (c.full_logprobs, logits)):
                 expected = scored.log_softmax(-1).gather(1, torch.tensor(c.tokens)[:, None])[:, 0]
                 np.testing.assert_allclose(mine, expected.detach(), atol=tolerance)
 
 
 @pytest.mark.parametrize("pressure", [False, True])
-@pytest.mark.parametrize("how", [{}, {"temperature": 0.7}, {"temperature": 1.2, "top_k": 9, "top_p": 0.8}, {"temperature": 0}])
-def test_logprobs_equal_a_full_forward_pass(model, how, pressure):
-    """Every token of every row, those of rows that were put back too."""
+@pytest.mark.parametrize("params", [{}, {"temperature": 0.7}, {"temperature": 1.2, "top_k": 9, "top_p": 0.8},
+                                    {"temperature": 0}])
+def test_logprobs_equal_a_full_forward_pass(model, params, pressure):
+    """Every token of every row, of preempted rows too."""
     sampler = sampler_under_pressure(model, 20) if pressure else Sampler(model, STOPS, 4)
-    got = sampler.generate(PROMPTS, n=3, max_tokens=20, seed=4, **how)
-    assert bool(sampler.put_back) == pressure
-    assert_logprobs_equal_full_forward_pass(model, got, how, 1e-4)
+    got = sampler.generate(PROMPTS, n=3, max_tokens=20, seed=4, **params)
+    assert bool(sampler.preemptions) == pressure
+    assert_logprobs_equal_full_forward_pass(model, got, params, 1e-4)
 
 
 @pytest.mark.parametrize("pressure", [False, True])
 def test_logprobs_in_bf16(pressure):
-    """In bf16 two ways of computing the same logits round differently; on logits of size 1, as here, by less than 2e-2."""
+    """In bf16 two ways of computing the same logits round differently; on logits of size 1, as here, by less than
+    2e-2."""
     torch.manual_seed(0)
     model = Transformer(ModelConfig.from_dict(CONFIG)).to(torch.bfloat16)
     torch.nn.init.normal_(model.embed_tokens.weight, std=0.05)
     sampler = sampler_under_pressure(model, 20) if pressure else Sampler(model, STOPS)
     got = sampler.generate(PROMPTS, n=3, max_tokens=20, seed=4)
-    assert bool(sampler.put_back) == pressure
+    assert bool(sampler.preemptions) == pressure
     assert_logprobs_equal_full_forward_pass(model, got, {}, 2e-2)
 
 
@@ -118,17 +139,17 @@ LAYOUTS = {  # max_rows, page_size, pages (None: as many as are needed)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("how", [{}, {"top_p": 0.9}])
-def test_draws_depend_on_seed_and_prompt_alone(model, layout, how):
-    """The same rows draw the same tokens in fp32 whatever the batch size, the page size, the room and the order of the
-    prompts. (Draws within rounding of a boundary may differ; there are none among these 1,400.)"""
+@pytest.mark.parametrize("params", [{}, {"top_p": 0.9}])
+def test_draws_depend_on_seed_and_prompt_alone(model, layout, params):
+    """The same rows draw the same tokens in fp32 whatever the batch size, the page size, the memory and the order of
+    the prompts. (Draws within rounding of a boundary may differ; there are none among these 1,400.)"""
     rows, page_size, pages = LAYOUTS[layout]
-    expected = Sampler(model, STOPS, 35).generate(PROMPTS, n=5, max_tokens=20, seed=8, **how)
+    expected = Sampler(model, STOPS, 35).generate(PROMPTS, n=5, max_tokens=20, seed=8, **params)
     sampler = Sampler(model, STOPS, rows, pages and small_cache(model, pages, page_size), page_size)
     order = [6, 2, 0, 5, 1, 3, 4]  # PROMPTS[0] == PROMPTS[3] keep their order
-    got = sampler.generate([PROMPTS[i] for i in order], n=5, max_tokens=20, seed=8, **how)
+    got = sampler.generate([PROMPTS[i] for i in order], n=5, max_tokens=20, seed=8, **params)
     assert [[c.tokens for c in group] for group in got] == [[c.tokens for c in expected[i]] for i in order]
-    assert bool(sampler.put_back) == ("pressure" in layout or layout == "odd pages")
+    assert bool(sampler.preemptions) == ("pressure" in layout or layout == "odd pages")
 
 
 def test_draws_of_equal_prompts_and_other_seeds_differ(model):
@@ -139,9 +160,10 @@ def test_draws_of_equal_prompts_and_other_seeds_differ(model):
 
 
 def test_real_draws_count_those_that_differ(tiny):
-    """640 completions of the tiny model in two layouts: rows may part only at a draw within 1e-5 of a boundary of the CDF."""
+    """640 completions of the tiny model in two layouts: rows may part only at a draw within 1e-5 of a boundary of the
+    CDF."""
     tokenizer, model = Tokenizer(tiny), load(tiny)
-    prompts = [tokenizer.chat(MATH_INSTRUCTION, f"What is {i} + {2 * i} - 8?") for i in range(10, 74)]
+    prompts = [tokenizer.chat(SYSTEM, f"What is {i} + {2 * i} - 8?") for i in range(10, 74)]
     one, two = (Sampler(model, tokenizer, rows, page_size=page_size).generate(prompts, n=10, max_tokens=80, seed=1)
                 for rows, page_size in ((640, 16), (37, 5)))
     parted = 0
@@ -157,7 +179,7 @@ def test_real_draws_count_those_that_differ(tiny):
 
 @pytest.mark.parametrize("pages", [None, 30])
 def test_the_path_of_cuda_with_a_stand_in_for_the_graph(model, pages):
-    """Bursts of steps between looks, batches padded to the ladder and fixed input tensors draw what single steps do."""
+    """Bursts of steps between syncs, batches padded to the ladder and fixed input tensors draw what single steps do."""
     expected = Sampler(model, STOPS, 13).generate(PROMPTS, n=5, max_tokens=20, seed=8)
     sampler = Sampler(model, STOPS, 13, pages and small_cache(model, pages, 4), 4)
     sampler.use_graphs, sampler.burst, sizes = True, 8, []
@@ -165,60 +187,59 @@ def test_the_path_of_cuda_with_a_stand_in_for_the_graph(model, pages):
     def capture(*inputs):
         inputs = [x.clone() for x in inputs]
         sizes.append(len(inputs[0]))
-        logits = sampler._next_logits(*inputs)
-        return SimpleNamespace(replay=lambda: logits.copy_(sampler._next_logits(*inputs))), inputs, logits
+        logits = sampler._forward(*inputs)
+        return SimpleNamespace(replay=lambda: logits.copy_(sampler._forward(*inputs))), inputs, logits
 
     sampler._capture = capture
     for _ in range(2):  # the second time on the graphs of the first
         got = sampler.generate(PROMPTS, n=5, max_tokens=20, seed=8)
         assert [c.tokens for c in flat(got)] == [c.tokens for c in flat(expected)]
-        assert set(sizes) <= set(LADDER) and len(sizes) == len(set(sizes)) and max(sizes) == (8 if pages else 16)
-        assert bool(sampler.put_back) == bool(pages)
+        assert set(sizes) <= set(GRAPH_SIZES) and len(sizes) == len(set(sizes)) and max(sizes) == (8 if pages else 16)
+        assert bool(sampler.preemptions) == bool(pages)
 
 
 def test_pages_are_owned_once_and_all_come_back():
-    """A schedule of random lengths in little room: every page of a running row is its own, or a full page of its prompt;
+    """Random lengths with few pages: every page of a running row is its own, or a full page of its prompt;
     each row ends once; at the end all pages are free."""
-    rng, put_back = np.random.default_rng(0), []
+    rng, preemptions = np.random.default_rng(0), []
     for page_size, burst in ((1, 1), (4, 1), (4, 8), (16, 3)):
         prompts = [tuple(rng.integers(0, 9, rng.integers(1, 40))) for _ in range(30)]
         limits = rng.integers(1, 60, len(prompts)).tolist()
-        groups = deal(group_rows(prompts, 7, limits), 0, 1)
+        groups = shard(group_rows(prompts, 7, limits), 0, 1)
         lengths = {row: rng.integers(1, limit + 1) for group in groups for row, _, limit in group.rows}
         pages = (39 + 60) // page_size + 10
-        schedule, ended = Schedule(groups, 16, pages, page_size, burst), []
-        while schedule.waiting or len(schedule.running):
-            schedule.admit()
-            schedule.provide()
-            schedule.order()
-            running = schedule.running
-            assert len(running) and (schedule.count[running] < schedule.limit[running]).all()
+        scheduler, ended = Scheduler(groups, 16, pages, page_size, burst), []
+        while scheduler.waiting or len(scheduler.running):
+            scheduler.admit()
+            scheduler.grow()
+            running = scheduler.running
+            assert len(running) and (scheduler.count[running] < scheduler.limit[running]).all()
             owners = {}
-            for slot in running:
-                group = schedule.entry[slot][0]
-                reach = schedule.start[slot] + min(schedule.count[slot] + burst - 1, schedule.limit[slot])
-                assert schedule.owned[slot] * page_size > reach
-                for place, page in enumerate(schedule.table[slot, :schedule.owned[slot]]):
-                    shared = (place + 1) * page_size <= group.prefix
-                    assert page != 0 and owners.setdefault(page, (group.prompt, place) if shared else slot) == (
-                        (group.prompt, place) if shared else slot)
-            rows = [schedule.entry[slot][1][0] for slot in running]
-            schedule.count[running] = np.minimum(schedule.count[running] + burst, [lengths[row] for row in rows])
-            over = [schedule.count[slot] == lengths[row] for slot, row in zip(running, rows)]
+            for lane in running:
+                group = scheduler.occupant[lane][0]
+                reach = scheduler.start[lane] + min(scheduler.count[lane] + burst - 1, scheduler.limit[lane])
+                assert scheduler.owned[lane] * page_size > reach
+                for i, page in enumerate(scheduler.block_table[lane, :scheduler.owned[lane]]):
+                    shared = (i + 1) * page_size <= group.prefix
+                    assert page != 0 and owners.setdefault(page, (group.prompt, i) if shared else lane) == (
+                        (group.prompt, i) if shared else lane)
+            rows = [scheduler.occupant[lane][1].index for lane in running]
+            scheduler.count[running] = np.minimum(scheduler.count[running] + burst, [lengths[row] for row in rows])
+            over = [scheduler.count[lane] == lengths[row] for lane, row in zip(running, rows)]
             ended += [row for row, end in zip(rows, over) if end]
-            schedule.end(running[over])
+            scheduler.finish(running[over])
         assert sorted(ended) == list(range(210))
-        put_back.append(schedule.put_back)
-        assert schedule.free_count == schedule.pages and not schedule.users.any()
-        assert sorted(schedule.free_pages[:schedule.free_count]) == list(range(1, pages))
-    assert min(put_back[:3]) > 0
+        preemptions.append(scheduler.preemptions)
+        assert scheduler.free_count == scheduler.pages and not scheduler.ref_count.any()
+        assert sorted(scheduler.free_pages[:scheduler.free_count]) == list(range(1, pages))
+    assert min(preemptions[:3]) > 0
 
 
 @pytest.mark.parametrize("count", [1, 3, 20, 300])
 @pytest.mark.parametrize("world", [1, 2, 4])
-def test_every_row_is_dealt_once_and_long_prompts_are_spread(count, world):
+def test_every_row_is_in_one_shard_and_long_prompts_are_spread(count, world):
     prompts = [[1] * (1 + 13 * i % 29) + [i] for i in range(count)]
-    shares = [deal(group_rows(prompts, 8, [5] * count), rank, world) for rank in range(world)]
+    shares = [shard(group_rows(prompts, 8, [5] * count), rank, world) for rank in range(world)]
     rows = [[row for group in share for row, _, _ in group.rows] for share in shares]
     assert sorted(r for share in rows for r in share) == list(range(8 * count))
     lengths = [sum(len(prompts[r // 8]) for r in share) for share in rows]
@@ -249,11 +270,12 @@ def test_watch_sees_every_row_grow_to_its_end(model):
     sampler = sampler_under_pressure(model, 15)
     got = sampler.generate(PROMPTS, n=3, max_tokens=15, seed=2, watch=watch)
     assert seen == {(i, j): c.tokens for i, group in enumerate(got) for j, c in enumerate(group)}
-    assert sorted(ends) == sorted(seen) and sampler.put_back
+    assert sorted(ends) == sorted(seen) and sampler.preemptions
 
 
 def test_too_small_a_cache_is_one_line(model):
-    with pytest.raises(ValueError, match=r"cache has room for 32 positions, but one row may need 64; give it more \(kv_gb\)"):
+    says = r"cache has room for 32 positions, but one row may need 64; give it more \(kv_gb\)"
+    with pytest.raises(ValueError, match=says):
         Sampler(model, STOPS, 8, small_cache(model, 4, 16)).generate(PROMPTS, max_tokens=30)
 
 
@@ -270,7 +292,7 @@ def test_the_command_streams_and_stops_cleanly(tiny):
     command = [sys.executable, str(tiny.parent / "sample.py"), "--model", str(tiny), "--prompt", "What is 17 + 25 - 8?"]
     out = subprocess.run([*command, "--n", "3", "--seed", "1"], capture_output=True, text=True, check=True).stdout
     tokenizer = Tokenizer(tiny)
-    expected = Sampler(load(tiny), tokenizer).generate([tokenizer.chat(MATH_INSTRUCTION, "What is 17 + 25 - 8?")], 3, seed=1)[0]
+    expected = Sampler(load(tiny), tokenizer).generate([tokenizer.chat(SYSTEM, "What is 17 + 25 - 8?")], 3, seed=1)[0]
     at = 0
     for i, c in enumerate(expected, 1):
         at = out.index(f"{tokenizer.decode(c.tokens)}\n--- {i} of 3: {len(c.tokens)} tokens", at)
@@ -300,7 +322,8 @@ def test_first_token_may_be_the_only_one(model):
 def test_bad_calls(model):
     with pytest.raises(ValueError, match="prompt 1 is empty"):
         Sampler(model, STOPS).generate([[1], []])
-    for name, value in (("max_tokens", 0), ("n", 0), ("temperature", -1.0), ("top_k", -1), ("top_p", 0.0), ("top_p", 1.5)):
+    for name, value in (("max_tokens", 0), ("n", 0), ("temperature", -1.0), ("top_k", -1), ("top_p", 0.0),
+                        ("top_p", 1.5)):
         with pytest.raises(ValueError, match=f"{name} is {value}"):
             Sampler(model, STOPS).generate([[1]], **{name: value})
     assert Sampler(model, STOPS).generate([]) == []
@@ -309,8 +332,8 @@ def test_bad_calls(model):
 
 
 def test_nan_names_the_row(model):
-    """Token 45's embedding is NaN, which only the third prompt contains. `watch` is not shown its rows as ended: who keeps
-    completions as they end would keep them."""
+    """Token 45's embedding is NaN, which only the third prompt contains. `watch` is not shown its rows as ended: who
+    keeps completions as they end would keep them."""
     broken = Transformer(model.config)
     broken.load_state_dict(model.state_dict())
     with torch.no_grad():
@@ -323,17 +346,17 @@ def test_nan_names_the_row(model):
     assert 2 not in ended
 
 
-def _sample(rank, world, few):
+def _sample(rank, world):
     torch.manual_seed(0)
     config = dict(model_type="llama", vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
                   num_key_value_heads=1, intermediate_size=48, tie_word_embeddings=False)
     sampler = Sampler(Transformer(ModelConfig.from_dict(config)), STOPS)
-    return [c.tokens for c in flat(sampler.generate(PROMPTS[:1] if few else PROMPTS, n=4, max_tokens=12, seed=2))]
+    return [[c.tokens for c in flat(sampler.generate(prompts, n=4, max_tokens=12, seed=2))]
+            for prompts in (PROMPTS[:1], PROMPTS)]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("few", [False, True])
-def test_two_processes_draw_what_one_does(few):
-    """Prompts are shared out, or the rows of few prompts; each process gets all of them, in order."""
-    one, two = run_processes(1, _sample, few), run_processes(2, _sample, few)
+def test_two_processes_draw_what_one_does():
+    """The rows of one prompt, and those of several; each process gets all completions, in order."""
+    one, two = run_processes(1, _sample), run_processes(2, _sample)
     assert two[0] == one[0] and two[1] == one[0]

@@ -3,12 +3,13 @@
     python tiny/make.py --out runs/base         then copy the files of runs/base to tiny/
 
 It plays the part of Qwen3-4B-Base: a base model that knows more than it shows. Its corpus is generated text in the chat
-format, of two kinds: a Challenger asking a question, and a Solver answering one, either worked step by step or as a direct
-guess. What is asked is mostly easy, what is answered reaches further, and hard is rare in both; a part of the answers has no
-box, and some steps slip. A short second training on more guesses makes the guess the likeliest answer, though the worked
-one is the better.
+format, of two kinds: a Challenger asking a question, and a Solver answering one, either worked step by step or as a
+direct guess. What is asked is mostly easy, what is answered reaches further, and hard is rare in both; a part of the
+answers has no box, and some steps slip. A short second training on more guesses makes the guess the likeliest answer,
+though the worked one is the better.
 
-The committed files took 1,040 s on one thread of a busy two-core machine, with torch 2.13.0, on 2026-11-23 (387,648 parameters).
+The committed files took 1,040 s on one thread of a busy two-core machine, with torch 2.13.0, on 2026-11-23 (387,648
+parameters).
 """
 
 import argparse
@@ -31,7 +32,7 @@ from model import ModelConfig, Tokenizer, Transformer, save
 from tasks import Sums
 
 TASK = Sums()
-# Shares by number of operations (1 to 8) and by digits of a number: what is answered reaches further than what is asked.
+# Shares by number of operations (1 to 8) and by digits of a number. Answers reach further than questions.
 ANSWERED = ([30, 26, 18, 12, 7, 4, 2, 1], [80, 20])
 ASKED = ([66, 22, 7, 3, 1, 0.5, 0.3, 0.2], [88, 12])
 QUESTION_SHARE = 0.2  # of all documents
@@ -75,7 +76,8 @@ def normalised(weights):
 
 
 def worked_solution(question, rng, slip_rate):
-    """The lines of a step-by-step solution and the answer they arrive at; each step slips with probability slip_rate."""
+    """The lines of a step-by-step solution and the answer they arrive at. slip_rate: the probability of a wrong
+    step."""
     first, *rest = question.removeprefix("What is ").removesuffix("?").split()
     total, lines = int(first), []
     for sign, number in zip(rest[::2], rest[1::2]):
@@ -122,7 +124,8 @@ def make_tokenizer(folder, rng, vocab_size=704):
                 "chat_template": CHAT_TEMPLATE}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
     stops = [tok.token_to_id(SPECIAL[0]), tok.token_to_id(SPECIAL[2])]
-    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": stops, "pad_token_id": stops[0]}, indent=2) + "\n")
+    generation = {"eos_token_id": stops, "pad_token_id": stops[0]}
+    (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
     return Tokenizer(folder)
 
 
@@ -176,7 +179,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default="runs/base", help="the folder to make; must not exist")
     parser.add_argument("--seed", type=int, default=0, help="of the model and its corpus")
-    parser.add_argument("--heldout_only", type=int, metavar="SEED", help="print a held-out set of this seed, and no more")
+    parser.add_argument("--heldout_only", type=int, metavar="SEED", help="print a held-out set of this seed only")
     args = parser.parse_args()
     if args.heldout_only is not None:
         print("\n".join(json.dumps(row) for row in heldout(np.random.default_rng([args.heldout_only, 1]))))
