@@ -133,12 +133,6 @@ def compute_dtype(device):
     return torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
 
 
-def wait(device):
-    """Waits for the device to finish its work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def free_memory(device):
     """Bytes that this process may still take on the device."""
     if device.type == "cuda":

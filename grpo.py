@@ -77,8 +77,7 @@ class GRPOConfig:
 def group_advantages(rewards_GN, normalise_std=True, eps=1e-6):
     """A_i = (r_i - mean(r)) / (std(r) + eps) within each group -> [G, N]; without the division if not normalise_std.
 
-    std is the unbiased one. A group of equal rewards, or of one completion, has advantages 0.
-    """
+    std is the unbiased one. A group of equal rewards, or of one completion, has advantages 0."""
     rewards_GN = torch.as_tensor(rewards_GN, dtype=torch.float32)
     equal_G1 = rewards_GN.amin(1, keepdim=True) == rewards_GN.amax(1, keepdim=True)
     advantages_GN = rewards_GN - rewards_GN.mean(1, keepdim=True)
@@ -92,7 +91,7 @@ def token_weights(mask, average, denominator=None):
     """The weight of each token in the loss -> [B, T].
 
     mask: [B, T], 1 where a token is trained. average: what weighs the same, "token"s or "sequence"s. denominator: the
-    number of tokens (rows) of the whole mini-batch that these rows are a part of; their own number when not given. """
+    number of tokens (rows) of the whole mini-batch that these rows are a part of; their own number when not given."""
     weight = mask.to(torch.promote_types(mask.dtype, torch.float32))
     if average == "sequence":
         weight = weight / weight.sum(1, keepdim=True).clamp(min=1)
@@ -111,7 +110,7 @@ def grpo_loss(logprobs, old_logprobs, ref_logprobs, advantages, mask, cfg, denom
     logprobs, old_logprobs, ref_logprobs: [B, T], under the policy, the policy that sampled, and the reference.
     advantages: [B]. mask, denominator: as in `token_weights`. cfg: `GRPOConfig`. importance: [B, T], a factor of each
     token's surrogate. metrics: kl, and clip_low, clip_high, clip_dual (shares of clipped tokens), means with the loss's
-    own weights. """
+    own weights."""
     A_B1 = advantages[:, None]
     weight = token_weights(mask, cfg.average, denominator)
     log_ratio = logprobs - old_logprobs
@@ -162,7 +161,7 @@ def micro_batches(rollouts, token_budget, device, rank=0, world=1):
 
     Rollouts are taken longest first, in rounds of as many as fit the budgets of all processes, and each round is dealt
     out row by row. So all processes have the same number of micro-batches, as FSDP's collectives need, and about the
-    same work. A process without a row in the last round gets one in which no token is trained. """
+    same work. A process without a row in the last round gets one in which no token is trained."""
     rows, batches = sorted(rollouts, key=len, reverse=True), []
     while rows:
         count = max(1, token_budget // len(rows[0])) * world
@@ -220,15 +219,13 @@ def copy_weights(source, target):
 class Trainer:
     """Trains one role for one phase: fp32 master weights, AdamW, and the frozen starting weights as reference.
 
-    Every process passes the same rollouts and computes its share of them.
-    """
+    Every process passes the same rollouts and computes its share of them."""
 
     def __init__(self, model, cfg, lr, device=None):
         """model: the `Transformer` to start from. It is copied, tensor by tensor, and each process keeps its shard.
         cfg: `GRPOConfig`. lr: the learning rate. device: the model's own when not given.
 
-        Raises ValueError on CUDA without a process group: FSDP is what computes in bf16 over fp32 weights.
-        """
+        Raises ValueError on CUDA without a process group: FSDP is what computes in bf16 over fp32 weights."""
         self.cfg, self.device = cfg, torch.device(device or model.embed_tokens.weight.device)
         self.rank, self.world = rank_and_world()
         if self.device.type == "cuda" and not dist.is_initialized():
@@ -275,8 +272,7 @@ class Trainer:
 
         Raises ValueError for a row without completion tokens, or without the sampler's logprobs where they are needed;
         FloatingPointError when a loss or gradient is not finite, naming the rollouts by their index in the list. The
-        weights are then as they were before that update.
-        """
+        weights are then as they were before that update."""
         start, cfg = time.perf_counter(), self.cfg
         if any(not r.completion for r in rollouts):
             raise ValueError("a rollout has no completion tokens")
@@ -384,7 +380,7 @@ class Trainer:
         `keep`.
 
         The checkpoint is renamed when it is whole. With several machines the folder must be on a file system they
-        share. """
+        share."""
         path = Path(folder) / f"step{step:06d}"
         partial = path.with_name(path.name + ".partial")
         if self.rank == 0:

@@ -3,8 +3,7 @@
     python plan.py --preset paper --model Qwen/Qwen3-4B-Base --devices 1 --device_gb 141 --tflops 790 --tb_s 4.3
 
 --devices, --device_gb (10^9 bytes), --tflops (10^12 FLOP/s of large matrix products) and --tb_s (10^12 bytes/s of
-memory) describe a machine of GPUs. What they leave out is asked of this machine, or measured on it. All other options
-are those of rzero.py. """
+memory) describe a machine of GPUs; what they leave out is measured here. All other options are those of rzero.py."""
 
 import os
 import sys
@@ -26,14 +25,11 @@ MEAN = 0.3  # assumed length of the mean completion, as a share of the longest
 
 @dataclass
 class Machine:
-    """devices: their number. Of each: gb, memory in 10^9 bytes; dtype, computed in; tflops, 10^12 FLOP/s of large
-    matrix products; tb_s, 10^12 bytes/s of memory (None: unknown)."""
-
     devices: int
-    gb: float
-    dtype: torch.dtype
-    tflops: float | None
-    tb_s: float | None
+    gb: float  # memory of a device, 10^9 bytes
+    dtype: torch.dtype  # of the computation
+    tflops: float | None  # 10^12 FLOP/s of a device; None: unknown
+    tb_s: float | None  # 10^12 bytes/s of its memory; None: unknown
 
 
 def matmul_rate(device, dtype, size=1024):
@@ -93,8 +89,7 @@ def memory(cfg, config, machine):
     longest, size = longest_row(cfg), machine.dtype.itemsize
     sharded = machine.devices > 1 or machine.dtype == torch.bfloat16
     parts = training_memory(config, cfg, max(cfg.token_budget, longest), machine.devices, machine.dtype, sharded)
-    parts |= {"sampler's weights": size * config.parameters(),
-              "sampler's logits": size * cfg.max_rows * config.vocab_size,
+    parts |= {"sampler's weights": size * config.parameters(), "sampler's logits": size * cfg.max_rows * config.vocab_size,
               "reserve": 0.05e9 * machine.gb}  # the CUDA context, and memory in pieces too small to be used
     most = cfg.max_rows * longest * PagedCache.bytes_of_page(config, 1, machine.dtype)
     free = 0.8 * (1e9 * machine.gb - parts["sampler's weights"])  # what the sampler takes when it is not told

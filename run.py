@@ -62,8 +62,6 @@ class Run:
             claim(self.folder.path, asdict(cfg), FREE)
         self.spent = Counter()  # seconds in each use of the sampler, and tokens drawn, since the step began
 
-    # -- what the parts of the algorithm ask for
-
     def weights(self, role, iteration):
         """A role's weights after an iteration; on the CPU, in the memory of their file."""
         return load(self.folder.weights(role, iteration), dtype=None)
@@ -134,15 +132,17 @@ class Run:
         passes = max(1, -(-count // len(items)))
         return [items[i] for _ in range(passes) for i in rng.permutation(len(items))]
 
-    # -- what came of it
-
     def measure(self, iteration):
         """Adds the Solver's held-out accuracy after an iteration, and how good its questions were, to eval.jsonl."""
         known = any(row["iteration"] == iteration for row in read_lines(self.folder.evals))
         barrier()  # all have looked before rank 0 writes
         if known:
             return
-        row = {"iteration": iteration, **self.held_out(iteration)}
+        row = {"iteration": iteration}
+        if self.heldout:
+            copy_weights(self.weights("solver", iteration), self.sampler.model)
+            row |= held_out(self.sampler, self.task, self.heldout, samples=self.cfg.heldout_samples,
+                            max_tokens=self.cfg.max_answer_tokens, seed=draw_seed(self.cfg.seed, "held-out"))
         if iteration:
             questions = self.folder.questions(iteration)
             kept = [q for q in questions if q["dropped"] is None]
@@ -157,15 +157,6 @@ class Run:
             print(f"{f'iteration {iteration}' if iteration else 'base model'}: held-out mean {percent(row['mean'])} %, "
                   f"greedy {percent(row['greedy'])} %", flush=True)
         barrier()
-
-    def held_out(self, iteration):
-        """The Solver's accuracy on the held-out questions after an iteration, as eval.jsonl has it."""
-        if not self.heldout:
-            return {}
-        copy_weights(self.weights("solver", iteration), self.sampler.model)
-        cfg = self.cfg
-        return held_out(self.sampler, self.task, self.heldout, samples=cfg.heldout_samples,
-                        max_tokens=cfg.max_answer_tokens, seed=draw_seed(cfg.seed, "held-out"))
 
     def report(self):
         """Prints the table of results, and where everything is."""
@@ -189,8 +180,7 @@ class Step:
     def learn(self, prompts, completions, rewards_GN, **metrics):
         """Trains on one completion for each of G * N prompts, in the order of the groups, and logs the step.
 
-        metrics: what the caller knows of the step. Raises FloatingPointError naming the step and the rollouts.
-        """
+        metrics: what the caller knows of the step. Raises FloatingPointError naming the step and the rollouts."""
         advantages_GN = group_advantages(rewards_GN, self.run.cfg.normalise_std)
         rollouts = [Rollout(prompt, c.tokens, a, c.full_logprobs)
                     for prompt, c, a in zip(prompts, completions, advantages_GN.flatten().tolist(), strict=True)]

@@ -19,7 +19,7 @@ here the repetition penalty's clusters are found by average linkage, the clip ra
 deviation is the unbiased one.
 
 Every finished part is a file in the run folder (`--out`). Given again, the command goes on after the last finished
-part. All draws are functions of (seed, iteration, phase, step, prompt, completion, position). """
+part. All draws are functions of (seed, iteration, phase, step, prompt, completion, position)."""
 
 import sys
 from dataclasses import dataclass
@@ -42,8 +42,7 @@ def challenger_rewards(questions, shares, task, cfg):
         r_unc = 1 - 2 |p - 1/2|        p: the share of the Solver's answers that equal their majority
         r_rep = lambda |C_k| / B       C_k: the question's cluster among the B well-formed questions of the batch
 
-    questions: [B], None where the format was wrong; its reward is 0, and it belongs to no cluster. shares: [B], p.
-    """
+    questions: [B], None where the format was wrong; its reward is 0, and it belongs to no cluster. shares: [B], p."""
     rewards = np.zeros(len(questions))
     valid = np.array([q is not None for q in questions], dtype=bool)
     r_unc = 1 - 2 * np.abs(np.asarray(shares, dtype=float)[valid] - 0.5)
@@ -57,7 +56,7 @@ def repetition_penalty(questions, distances=bleu_distances, tau=0.5):
     """|C_k| / B for each of B questions: the share of the batch in its cluster -> [B] (paper, section 3.1).
 
     distances: questions -> [B, B], 1 - BLEU unless the task says otherwise. Clusters are merged by average linkage
-    while their mean distance is below tau. """
+    while their mean distance is below tau."""
     if not questions:
         return np.zeros(0)
     clusters = average_linkage(distances(questions), tau)

@@ -14,7 +14,7 @@ def ngram_overlap(words, n):
     """Sum over n-grams g of min(count_i(g), count_j(g)), BLEU's clipped matches, for all pairs of texts -> [B, B].
 
     The k-th occurrence of an n-gram in a text is a feature of its own; the sum is then the number of features in
-    common. """
+    common."""
     features, rows, columns = {}, [], []
     for b, text in enumerate(words):
         seen = Counter()
@@ -33,7 +33,7 @@ def bleu_distances(questions):
     """d_ij = 1 - BLEU(x_i, x_j) -> symmetric [B, B], 0 on the diagonal.
 
     BLEU counts n-grams of white-space tokens up to n = 4, with x_i (i < j) as hypothesis and x_j as reference. A count
-    of 0 matches is replaced by 0.1 (NLTK's smoothing method 1), but two texts without a common word have BLEU 0. """
+    of 0 matches is replaced by 0.1 (NLTK's smoothing method 1), but two texts without a common word have BLEU 0."""
     words = [q.split() for q in questions]
     length = np.array([len(w) for w in words])
     log_bleu = np.minimum(0, 1 - length[None, :] / np.maximum(length, 1)[:, None])  # the brevity penalty
@@ -52,7 +52,7 @@ def average_linkage(distances, threshold):
     The method is nearest-neighbour chains (Benzecri, 1982): step from a cluster to its nearest until two are each
     other's nearest, and merge these. All B - 1 merges are made, and the labels follow those below the threshold. Ties
     are broken as SciPy breaks them, since the choice can change the clusters: a chain starts at the first cluster, goes
-    back if it can, else to the first of the nearest, and a merged cluster keeps the later of the two indices. """
+    back if it can, else to the first of the nearest, and a merged cluster keeps the later of the two indices."""
     D, size, labels = distances.copy(), np.ones(len(distances)), np.arange(len(distances))
     np.fill_diagonal(D, np.inf)  # infinite too: the row and column of a cluster that was merged into another
     chain = []

@@ -26,7 +26,6 @@ from tqdm import tqdm
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from common import wait
 from kernels.attention import paged_attention_triton
 from kernels.draw import draw_triton
 from model import ModelConfig, Tokenizer, Transformer, load
@@ -39,6 +38,12 @@ from tasks.mathematics import SOLVER_SYSTEM
 QWEN3_4B = dict(model_type="qwen3", vocab_size=151_936, hidden_size=2560, num_hidden_layers=36, num_attention_heads=32,
                 num_key_value_heads=8, head_dim=128, intermediate_size=9728, tie_word_embeddings=True, rope_theta=1e6)
 PARAMS = dict(seed=0, temperature=1.0, top_k=0, top_p=1.0)
+
+
+def wait(device):
+    """Waits for the device to finish its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def medians(programs, device, rounds=5, repeat=1):

@@ -25,10 +25,10 @@ import torch.distributed as dist
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from bench_sample import QWEN3_4B, medians
+from bench_sample import QWEN3_4B, medians, wait
 from processes import run_processes
 
-from common import compute_dtype, wait
+from common import compute_dtype
 from grpo import GRPOConfig, Rollout, Trainer, copy_weights, group_advantages
 from kernels.logprob import linear_logprob
 from model import ModelConfig, Tokenizer, Transformer, load
