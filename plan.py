@@ -89,7 +89,8 @@ def memory(cfg, config, machine):
     longest, size = longest_row(cfg), machine.dtype.itemsize
     sharded = machine.devices > 1 or machine.dtype == torch.bfloat16
     parts = training_memory(config, cfg, max(cfg.token_budget, longest), machine.devices, machine.dtype, sharded)
-    parts |= {"sampler's weights": size * config.parameters(), "sampler's logits": size * cfg.max_rows * config.vocab_size,
+    parts |= {"sampler's weights": size * config.parameters(),
+              "sampler's logits": size * cfg.max_rows * config.vocab_size,
               "reserve": 0.05e9 * machine.gb}  # the CUDA context, and memory in pieces too small to be used
     most = cfg.max_rows * longest * PagedCache.bytes_of_page(config, 1, machine.dtype)
     free = 0.8 * (1e9 * machine.gb - parts["sampler's weights"])  # what the sampler takes when it is not told
