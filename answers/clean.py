@@ -1,0 +1,115 @@
+r"""Takes off what does not change the value of an answer: $, \left, \dfrac, thin spaces, unicode dress, **bold**."""
+
+import re
+
+LONGEST_READ = 2000  # characters of an answer that is read as mathematics; longer ones are compared as they are written
+
+GREEK = ("alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi omega "
+         "Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega").split()
+SIGNS = dict(zip("αβγδεζηθικλμνξρστυφχψωΓΔΘΛΞΣΦΨΩ", (rf"\{name} " for name in GREEK), strict=True)) | {
+    "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "×": r"\times ", "⋅": r"\cdot ", "·": r"\cdot ", "∙": r"\cdot ",
+    "÷": "/", "∕": "/", "⁄": "/", "≤": r"\le ", "⩽": r"\le ", "≥": r"\ge ", "⩾": r"\ge ", "≠": r"\ne ", "≈": r"\approx ",
+    "±": r"\pm ", "∓": r"\mp ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "∞": r"\infty ",
+    "π": r"\pi ", "√": r"\sqrt ", "∛": r"\sqrt[3] ", "°": r"^\circ ", "º": r"^\circ ", "′": "'", "’": "'", "“": '"',
+    "”": '"', "ℝ": r"\mathbb{R}", "½": r"\frac{1}{2}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}", "¼": r"\frac{1}{4}",
+    "¾": r"\frac{3}{4}", "⟨": r"\langle ", "⟩": r"\rangle ", "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ",
+    "⌉": r"\rceil ", "％": "%", "\N{NO-BREAK SPACE}": " ", "\N{NARROW NO-BREAK SPACE}": " ", "\N{THIN SPACE}": " "}
+INVISIBLE = [0, 0xAD, 0xFEFF, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x206A)]
+UNICODE = str.maketrans(SIGNS | dict.fromkeys(map(chr, INVISIBLE), ""))
+RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ₀₁₂₃₄₅₆₇₈₉", "0123456789+-n0123456789")
+
+TEXT = r"(?:text(?:bf|it|rm|sf|normal)?|math(?:rm|bf|it|sf)|mbox|hbox|operatorname|emph|boldsymbol|bm|rm|bf)\*?"
+UNWRAP = re.compile(rf"\\{TEXT} ?\{{([^{{}}]*)\}}")
+THOUSANDS = re.compile(r"(?<![0-9.,])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9,])")
+PLAIN_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)")
+LOOSE_SPACE = re.compile(r"(?<![0-9A-Za-z]) | (?![0-9A-Za-z])|(?<=[A-Za-z]) (?=[0-9])|(?<=[0-9]) (?=[A-Za-z])")
+ONE = r" ?(?:\{ ?([0-9]+) ?\}|([0-9]))"  # an argument of \frac that is a number, as \frac12 has two
+
+
+def mixed(found):
+    r"""1\frac{2}{3} and 1 2/3 as \frac{5}{3}; 2\frac{3}{2} stays, for it is a product."""
+    whole, top, bottom = (int(part) for part in found.groups() if part)
+    return rf"\frac{{{whole * bottom + top}}}{{{bottom}}}" if 0 < top < bottom else found[0]
+
+
+def repeating(found):
+    r"""0.1\overline{6} as \frac{15}{90}."""
+    whole, first, period = found.groups()
+    return rf"\frac{{{int(whole + first + period) - int(whole + first)}}}{{{'9' * len(period) + '0' * len(first)}}}"
+
+
+# What is replaced by what, in this order. (?![A-Za-z]) ends a command, so that \left does not cut \leftarrow
+SUBSTITUTIONS = [(re.compile(pattern), by) for pattern, by in [
+    (r"(?<![0-9.])[1-9][0-9]{0,2}(?:(?: ?\{ ?, ?\}|,\\!) ?[0-9]{3})+(?![0-9])",  # 1{,}234
+     lambda found: re.sub("[^0-9]", "", found[0])),
+    (r"\\!", ""), (r"\\,", " "), (r"\{,\}", ","),
+    (r"\{([^{}\\]*)\\choose(?![a-z])([^{}\\]*)\}", r"\\binom{\1}{\2}"),
+    (r"\{([^{}\\]*)\\over(?![a-z])([^{}\\]*)\}", r"\\frac{\1}{\2}"),
+    (r"\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits|quad|qquad|hfill|strut|space|big|bf|rm"
+     r"|it|tiny|small|large|Large|LARGE|huge|Huge|underline|ensuremath|checkmark)(?![A-Za-z])\.?|\\[;:> ()\[\]]|~"
+     r"|(?<!\\)\$|\\(?:hspace\*?|v?phantom|label|color|textcolor) ?\{[^{}]*\}|\bnp\.", " "),
+    (r"\\(?:[dtcs]|nice)(frac|binom)(?![A-Za-z])", r"\\\1"),
+    (r"\^ ?(?:\\circ|\{ ?\\circ ?\}) ?(?:\\(?:text|mathrm) ?\{ ?([CF]) ?\}|([CF])(?![A-Za-z]))", r"\\text{degrees \1\2}"),
+    (r"\^ ?(?:\\circ|o(?![A-Za-z])|\{ ?(?:\\circ|o) ?\})|\\degree(?![A-Za-z])|\\circ$", "°"),
+    (r"\^ ?(?:\\prime|\{ ?\\prime ?\})", "'"), (r"\^ ?\{ ?\\prime ?\\prime ?\}", "''"),
+    (r"([0-9]) ?(?:\^ ?\{? ?)?(?:\\text ?\{)?(?:st|nd|rd|th)(?![A-Za-z])\}{0,2}", r"\1"),  # 5^{th}
+    (r"(?i)^ *(?:\\text(?:bf|rm|it)? ?\{ ?)?(?:the )?(?:final )?answer"
+     r"(?:(?: is:?|:) ?\}? ?(?=[^} ])| +(?=[^A-Za-z} ]))", ""),
+    (r"\\mu ?\\(?:text|mathrm) ?\{ ?", r"\\text{micro"), (r"(?<=[0-9}) ])\\Omega *$", r"\\text{ohm}"),
+    (r"(?<=[0-9}) ])\\AA *$", r"\\text{angstrom}"),
+    (r"\(([0-9]+)\) ?_", r"\1_"),  # (101)_2
+    (r"(?<![0-9.\^_A-Za-z])([0-9.]+) ?(?:\\times|\\cdot|\*) ?10 ?\^ ?"
+     r"(?:\{ ?([+-]?[0-9]{1,5}) ?\}|([+-]?[0-9]{1,5})(?![0-9]))", r"\1e\2\3"),
+    (rf"(?<![0-9.,}}\]\^_A-Za-z])([0-9]+) ?\\frac{ONE}{ONE}", mixed),
+    (r"(?<![0-9.,}\]\^_A-Za-z])(?<![0-9] )([0-9]+) ([0-9]+) ?/ ?([0-9]+)", mixed),
+    (r"(?<![0-9])([0-9]+)\.([0-9]*) ?\\(?:overline|bar) ?\{ ?([0-9]+) ?\}", repeating),
+]]
+AREA = re.compile(r"\s*([0-9.,]+) ?([cdk]?m|ft|in)([²³])\s*")  # 25m², where m is no variable
+ANY_WHOLE = re.compile(  # k \pi, k \in \mathbb{Z}
+    r"(?<=[^ ,(]),? ?\(?(?:\\text ?\{[a-z ]*\})? ?[a-z] ?\\in ?\\mathbb ?\{? ?[ZN] ?\}?(?:\^\+)? ?\)?$")
+
+
+def clean(text):
+    r"""The text without its dress: unicode signs become LaTeX ones, $, \left, thin spaces and emphasis go, fractions are
+    all \frac, mixed and repeating numbers too. Time is linear in the text."""
+    text = AREA.sub(r"\1\\text{ \2}\3", text) if AREA.fullmatch(text) else text
+    text = re.sub("([⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+)|([₀₁₂₃₄₅₆₇₈₉]+)", lambda run: ("^{" if run[1] else "_{") + run[0] + "}", text)
+    text = text.translate(UNICODE | RAISED)
+    # A doubled backslash ends a row of a matrix (as \cr, so that no space looks escaped); elsewhere it was escaped twice
+    if re.search(r"(?<!\\)\\\\begin", text) or r"\\\\" in text:
+        text = text.replace(r"\\", "\\")
+    if r"\begin" not in text and text.count("=") > 1:
+        text = re.sub(r"\\\\(?=\s)|\\q?quad(?![A-Za-z])", ", ", text)  # x = 1 \quad y = 2
+    text = re.sub(r"(\\\\)\[-?[0-9.]+ ?[a-z]{2}\]", r"\1", text)  # \\[2pt]
+    text = text.replace(r"\\", r"\cr " if r"\begin" in text else "\\")
+    for pattern, by in SUBSTITUTIONS:
+        text = pattern.sub(by, text)
+    text = " ".join(text.split()).strip("*_ ").strip('"`').rstrip("\\").removesuffix(",").removesuffix(";")
+    text = ANY_WHOLE.sub("", text.removesuffix(".").strip())
+    return text.replace(" ", "") if re.fullmatch(r"[+-]?[0-9]{1,3}(?: [0-9]{3})+(?:\.[0-9]+)?", text) else text
+
+
+def as_written(cleaned):
+    """A cleaned text without commands for text, braces around one sign, loose spaces and, unless it is a formula, case."""
+    unwrapped = re.sub(r"\{([0-9A-Za-z])\}", r" \1 ", UNWRAP.sub(r"\1", cleaned))
+    unspaced = LOOSE_SPACE.sub("", " ".join(unwrapped.split()))
+    return unspaced if "\\" in unspaced else unspaced.casefold()
+
+
+def written_form(text):
+    """The string that a text is compared by where it is not read: the value of a plain number of any length, else the
+    text without dress, case and loose spaces. Time is linear in the text; of a long one only the outermost dress goes."""
+    if len(text) > LONGEST_READ:
+        for space in " \n\t\r":
+            text = text.replace(space, "")
+        text = text.strip("$").removeprefix(r"\(").removesuffix(r"\)").removeprefix(r"\[").removesuffix(r"\]")
+    else:
+        text = as_written(clean(text))
+    if text[:1].isdigit() and "," in text and THOUSANDS.fullmatch(text):
+        text = text.replace(",", "")
+    if PLAIN_NUMBER.fullmatch(text):
+        whole, _, decimals = text.lstrip("+-").partition(".")
+        whole, decimals = whole.lstrip("0") or "0", decimals.rstrip("0")
+        sign = "-" if text[0] == "-" and (whole, decimals) != ("0", "") else ""
+        text = sign + whole + ("." + decimals if decimals else "")
+    return text

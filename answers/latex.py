@@ -1,0 +1,539 @@
+r"""Reads LaTeX and plain text: a recursive-descent reader, in time linear in the text."""
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+
+from .clean import TEXT, THOUSANDS, UNWRAP, as_written, clean
+from .value import CONSTANTS, MARKS, Quantity, is_whole, negative, quotient, structure
+
+MOST_TOKENS = 400
+DEEPEST = 40  # brackets, roots, ... within one another
+MOST_POSTFIXES = 6  # powers, factorials and percent signs in a row
+
+
+class Unreadable(Exception):
+    """The text is no mathematics that `Reader` knows."""
+
+
+@dataclass(eq=False)
+class Group:
+    """kind: tuple, list (bare, with commas or "and"), set, union, or matrix (of rows, which are tuples)."""
+
+    kind: str
+    items: list
+    ends: str = "()"  # a tuple's brackets
+
+
+@dataclass(eq=False)
+class Relation:
+    """left sign right; sign is = ∈ < ≤ or ≠ (a > b is read as b < a, and 1 < x < 2 as x ∈ (1, 2))."""
+
+    sign: str
+    left: object
+    right: object
+
+
+FUNCTIONS = {name: name.replace("arc", "a") for name in (  # what mpmath calls them
+    "sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan arccot arcsec arccsc arcsinh arccosh arctanh "
+    "asin acos atan exp abs").split()} | {"tg": "tan", "ctg": "cot", "arctg": "atan", "arcctg": "acot"} | dict.fromkeys(
+        ("ln", "log", "lg"), "log")
+SYMBOLS = ("alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau "
+           "upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Upsilon Phi Psi Omega ell hbar mho odot "
+           "aleph nabla partial angle triangle star dagger cdots ldots dots").split()
+ACCENTS = "overline bar vec hat tilde dot ddot widehat overrightarrow mathcal mathbb mathfrak underline".split()
+NAMED = {"inf": r"\infty", "infinity": r"\infty", "oo": r"\infty", "union": r"\cup", "U": r"\cup"} | {
+    name: "\\" + name for name in ("pi", "infty", "sqrt", *FUNCTIONS, *SYMBOLS)}  # words that are commands in plain text
+RELATIONS = {sign: meaning for meaning, signs in {
+    "=": r"= \approx \equiv \simeq := ==", "<": r"< \lt", ">": r"> \gt", "≤": r"\le \leq \leqslant <=",
+    "≥": r"\ge \geq \geqslant >=", "≠": r"\ne \neq !=", "∈": r"\in"}.items() for sign in signs.split()}
+OPENERS = {"(": "(", "[": "[", r"\lbrack": "[", r"\{": "{", r"\lbrace": "{", "{": "", r"\langle": "<"}
+CLOSERS = {")": ")", "]": "]", r"\rbrack": "]", r"\}": "}", r"\rbrace": "}", "}": "", r"\rangle": ">"}
+NO_FACTORS = {*RELATIONS, *CLOSERS, *(r"\cup \cap \pm \mp \times \cdot \div \ast \rfloor \rceil \rvert \setminus "
+                                      r"\backslash \mid \to \cr").split()}
+POSTFIXES = {"^", "**", "!", "%", r"\%", "°", "_"}
+
+# The names of units. Without \text, words of less than four letters are units only if they stand here
+UNITS = {alias: unit for unit, aliases in {
+    "%": "percent pct percentage", "°": "deg degree", "$": "usd dollar buck", "cent": "¢", "euro": "eur", "pound": "lb",
+    "in": "inch inche", "ft": "foot feet", "yd": "yard", "mi": "mile", "s": "second sec", "min": "minute", "h": "hour hr",
+    "day": "", "week": "", "month": "", "year": "yr", "mi / h": "mph", "km / h": "kmh kph", "rad": "radian", "unit": "",
+    "2": "square sq", "3": "cubic", "/": "per", "k": "kelvin", "oz": "ounce", "mol": "mole",
+}.items() for alias in (unit, *aliases.split())} | {
+    prefix + alias: short + unit for prefix, short in dict(kilo="k", centi="c", milli="m", mega="m", giga="g").items()
+    for unit, aliases in dict(m="meter metre", g="gram", l="liter litre", hz="hertz", j="joule", n="newton", w="watt",
+                              v="volt", pa="pascal", ev="electronvolt").items()
+    for prefix, short in ((prefix, short), ("", ""), (short, short)) for alias in (*aliases.split(), unit)} | {"nm": "nm"}
+CURRENCIES = {r"\$": "$", "€": "euro", "£": "pound", "¥": "yen", "₹": "rupee"}
+SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+PHRASES = dict.fromkeys(("all real numbers", "all reals", "real numbers"), r"\mathbb{R}") | dict.fromkeys(
+    ("no solution", "no solutions", "no real solutions", "empty set", "the empty set"), r"\emptyset")
+
+TOKEN = re.compile(
+    rf"\s+|\\(?P<text>{TEXT}) ?\{{(?P<content>(?:[^{{}}]|\^\{{-?[0-9]\}})*)\}}"
+    r"|\\begin ?\{ ?(?P<begin>[a-zA-Z]+)\*? ?\}(?: ?\{[lcr| ]*\})?|\\end ?\{ ?(?P<end>[a-zA-Z]+)\*? ?\}"
+    r"|(?P<number>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)|(?P<letters>[A-Za-z]+)"
+    r"|(?P<sign>\\(?:[A-Za-z]+|.)|\*\*|<=|>=|!=|==|:=|.)", re.DOTALL)
+UNIT = re.compile(r"[A-Za-z]+(?:\^?-?[0-9])?(?: ?[/ ] ?[A-Za-z]+(?:\^?-?[0-9])?)*")
+WORDS = re.compile(r"[A-Za-z][A-Za-z'\". -]*")
+CONDITIONS = {"at", "if", "when", "where", "except", "unless"}  # undefined at x = 5
+# What no name before an equals sign has in it, as P(A|B) = 1/2 has one
+NO_NAME = re.compile(r"[=<>!:,;]|\\(?:text|mathrm|mbox|not|equiv|p?mod|le|ge|in)(?![a-z])|(?<![\\A-Za-z])[A-Za-z]{3}")
+DECIMAL_COMMA = re.compile(r"[+-]?(?:0,[0-9]+|[0-9]+,(?:[0-9]{2}|[0-9]{4,}))")  # 1,2 is a list, and 1,234 is a number
+LETTERED_DIGITS = re.compile(r"((?=[A-Z]*[0-9])[0-9]*[A-Z][0-9A-Z]*) ?_ ?\{?([123][0-9])\}?")  # 2A_{16}
+
+
+def tokens_of(text, inside=False):
+    r"""The text as a list of (kind, string), kind one of number, letter, word, begin, end, sign. inside: of a \text{}."""
+    tokens = []
+    for token in TOKEN.finditer(text):
+        kind, string = token.lastgroup, token[0]
+        if kind == "content":
+            content = re.sub(r"\{(-?[0-9])\}", r"\1", token["content"]).strip(" ~.")
+            if WORDS.fullmatch(content) or tokens and UNIT.fullmatch(content):
+                tokens += text_tokens(token["text"], content, first=not tokens)
+            elif inside:
+                raise Unreadable
+            else:
+                tokens += tokens_of(content, inside=True)
+        elif kind == "letters":
+            tokens += letter_tokens(string, first=not tokens)
+        elif kind in ("begin", "end"):
+            tokens.append((kind, token[kind]))
+        elif kind and string not in (r"\boxed", r"\fbox"):
+            tokens.append((kind, string))
+        if len(tokens) > MOST_TOKENS:
+            raise Unreadable
+    return tokens
+
+
+def text_tokens(command, content, first):
+    r"""What stands in \text{...}, if it is words or a unit. A single letter is a variable or an option, or else a unit."""
+    runs, tokens = re.findall("[A-Za-z]+|[0-9/^-]", content), []
+    bare = {"and", "or"} & {*runs} or len(content) == 1 and (
+        first or content in "eid" or command in ("mathbf", "boldsymbol", "operatorname"))
+    for run in runs:
+        if run in NAMED or run in ("and", "or") or bare and len(run) == 1:
+            tokens += letter_tokens(run, first=run == "U")
+        else:
+            tokens.append(("number" if run.isdigit() else "word" if run.isalpha() else "sign", run))
+    return tokens
+
+
+def letter_tokens(run, first):
+    """A run of letters: a function, `and`, a unit (not as the first of all), a word, or a product of variables."""
+    if run.lower() in ("and", "or"):
+        return [("sign", ",")]
+    if run in NAMED and not (run == "U" and first):
+        return [("sign", NAMED[run])]
+    if run[-1] == "x" and run[:-1] in NAMED:  # sinx
+        return [("sign", NAMED[run[:-1]]), ("letter", "x")]
+    if len(run) > 3 or len(run) > 1 and not first and run.lower() in UNITS:
+        return [("word", run)]
+    return [("letter", letter) for letter in run]
+
+
+def number(string):
+    """The value of 12, 1.25, .5 or 4.5e33; a large power of ten is left to be computed."""
+    mantissa, _, exponent = string.lower().partition("e")
+    if len(exponent) > 12:
+        raise Unreadable
+    if len(exponent) < 4:
+        return Fraction(string)
+    return "*", Fraction(mantissa), ("^", Fraction(10), Fraction(exponent))
+
+
+def rounding(string):
+    """Half of the last place of a decimal with six digits or more behind the point, and as many that count; else 0."""
+    mantissa, _, exponent = string.lower().partition("e")
+    whole, _, decimals = mantissa.partition(".")
+    places = len(decimals) - int(exponent or 0)
+    return 10.0 ** -places / 2 if 6 <= places <= 300 and len((whole + decimals).lstrip("0")) >= 6 else 0.0
+
+
+def as_tree(item):
+    """The tree of a value without unit. Raises Unreadable for anything else."""
+    if isinstance(item, Quantity) and not item.unit:
+        return item.tree
+    if isinstance(item, Quantity | Group | Relation):
+        raise Unreadable
+    return item
+
+
+INFINITY, MINUS_INFINITY = Quantity("∞"), Quantity(negative("∞"))
+END = ("end", "")  # of all
+
+
+class Reader:
+    """Reads a list of tokens -> Quantity, Group or Relation. Raises Unreadable.
+
+    One method for each level of the grammar, loosest first: answer, items, statement, side, quantity, total, term,
+    factor, atom. The last four give trees, or a Group that stands alone.
+    """
+
+    def __init__(self, tokens):
+        self.tokens, self.at, self.depth = tokens + [END] * 3, 0, 0  # so that `peek` may look ahead
+        self.plus = True  # the sign that a \pm is read with
+        self.split = False  # a \pm was met
+        self.bars = 0  # open |
+
+    def peek(self, ahead=0):
+        return self.tokens[self.at + ahead]
+
+    def next_is(self, *strings):
+        kind, string = self.tokens[self.at]
+        return kind == "sign" and string in strings
+
+    def take(self, *strings):
+        if self.next_is(*strings):
+            self.at += 1
+            return self.tokens[self.at - 1][1]
+        return None
+
+    def answer(self):
+        self.take("=", r"\approx")
+        items = self.items(spread=True)
+        if self.peek() != END:
+            raise Unreadable
+        return items[0] if len(items) == 1 else Group("list", items)
+
+    def items(self, spread):
+        r"""Statements between commas. Where `spread`, one with \pm becomes two; else it is left to who reads around it."""
+        items = []
+        while True:
+            start, outer, self.split = self.at, self.split, False
+            items.append(self.statement())
+            if self.split and spread and self.plus:
+                self.at, self.plus = start, False
+                items.append(self.statement())
+                self.plus = True
+            self.split = outer or self.split and not spread
+            if not self.take(",", ";"):
+                return items
+            while self.take(",", ";"):  # 1, 2, and 3
+                pass
+
+    def statement(self):
+        sides, signs = [self.side()], []
+        while sign := self.take(*RELATIONS):
+            signs.append(RELATIONS[sign])
+            sides.append(self.side())
+        if not signs:
+            return sides[0]
+        if {*signs} == {"="}:
+            if len(sides) > 2 and all(map(is_name, sides[:-1])):  # x = y = 2
+                return Group("list", [Relation("=", side, sides[-1]) for side in sides[:-1]])
+            return Relation("=", sides[0], sides[-1])  # x = 2 + 3 = 5
+        if {*signs} <= {">", "≥"}:
+            sides, signs = sides[::-1], ["<" if sign == ">" else "≤" for sign in reversed(signs)]
+        if len(signs) == 1:
+            return Relation(signs[0], *sides)
+        if not {*signs} <= {"<", "≤"} or [is_name(side) for side in sides] != [False, True, False]:
+            raise Unreadable
+        ends = ("[" if signs[0] == "≤" else "(") + ("]" if signs[1] == "≤" else ")")
+        return Relation("∈", sides[1], Group("tuple", sides[::2], ends))
+
+    def side(self):
+        parts = [self.quantity()]
+        while self.take(r"\cup"):
+            parts.append(self.quantity())
+        return Group("union", parts) if len(parts) > 1 else parts[0]
+
+    def quantity(self):
+        start, minus = self.at, self.peek(1)[1] in CURRENCIES and self.take("-")
+        currency = self.take(*CURRENCIES)
+        if self.peek()[0] == "word":
+            words = []
+            while self.peek()[0] in ("word", "letter", "number"):
+                words.append(self.peek()[1].casefold())
+                self.at += 1
+            if CONDITIONS & {*words}:
+                raise Unreadable
+            return Quantity("words " + " ".join(words))
+        tree = self.total()
+        if self.take(":"):
+            tree = quotient(as_tree(tree), as_tree(self.total()))
+        if isinstance(tree, Group):
+            return tree
+        letters = [string for kind, string in self.tokens[start:self.at] if kind == "letter"]
+        word = "".join(letters) if 1 < len(letters) == self.at - start else ""
+        last = self.peek(-1)
+        exact = rounding(last[1]) if last[0] == "number" and isinstance(tree, Fraction) else 0.0
+        while (scale := self.peek()[1].casefold()) in SCALES:
+            tree = ("*", tree, Fraction(10 ** SCALES[scale]))
+            self.at += 1
+        currency = currency or self.take(*CURRENCIES)
+        unit = CURRENCIES[currency] if currency else self.unit()
+        tree = ("*", tree, unit) if unit in MARKS else tree
+        return Quantity(negative(tree) if minus else tree, "" if unit in (*MARKS, "rad") else unit, word, exact)
+
+    def unit(self):
+        """The words behind a value, by their names in `UNITS`, powers last: square inches are `in 2`, as inches^2 are."""
+        names = []
+        while self.peek()[0] == "word" or names and self.next_is("/", "^", r"\cdot"):
+            sign = self.take("/", "^", r"\cdot")
+            if sign == "^":
+                names.append((self.take("-") or "") + self.raw_group())
+                continue
+            kind, name = self.peek()
+            if kind not in ("word", "letter"):
+                raise Unreadable
+            self.at += 1
+            one = name.casefold().removesuffix("s")
+            names += ["/"] if sign == "/" else []
+            names.append(UNITS.get(name.casefold()) or UNITS.get(one) or one)
+        return " ".join(sorted(names, key=str.isdigit))
+
+    def total(self):
+        terms = [self.signed(self.term)]
+        while self.next_is("+", "-", r"\pm", r"\mp"):
+            terms.append(as_tree(self.signed(self.term)))
+        return ("+", as_tree(terms[0]), *terms[1:]) if len(terms) > 1 else terms[0]
+
+    def signed(self, read):
+        minus = False
+        while sign := self.take("+", "-", r"\pm", r"\mp"):
+            self.split = self.split or sign in (r"\pm", r"\mp")
+            minus ^= sign == "-" or sign == r"\pm" and not self.plus or sign == r"\mp" and self.plus
+        return negative(as_tree(read())) if minus else read()
+
+    def term(self):
+        factors = [self.factor()]
+        while True:
+            start = self.at
+            if self.take("*", r"\times", r"\cdot", r"\ast"):
+                factors.append(as_tree(self.signed(self.factor)))
+            elif self.take("/", r"\div"):
+                ratio = quotient(as_tree(factors.pop()), as_tree(self.signed(self.factor)))
+                factors += ratio[1:] if isinstance(ratio, tuple) else [ratio]
+            elif self.starts_factor():
+                factors.append(as_tree(self.factor()))
+                if self.peek(start - 1 - self.at)[0] == self.peek(-1)[0] == "number" and self.at == start + 1:
+                    raise Unreadable  # two numbers side by side
+            else:
+                return ("*", as_tree(factors[0]), *factors[1:]) if len(factors) > 1 else factors[0]
+
+    def starts_factor(self):
+        kind, string = self.peek()
+        return kind in ("number", "letter", "begin") or kind == "sign" and string not in NO_FACTORS and (
+            string in OPENERS or string == "|" and not self.bars or string[0] == "\\" and string[1:].isalpha())
+
+    def factor(self):
+        """An atom with what follows it: powers, !, %, a degree sign, a number's base."""
+        tree = self.atom()
+        for _ in range(MOST_POSTFIXES):
+            if self.peek()[1] not in POSTFIXES:
+                return tree
+            number_before = self.peek(-1)[0] == "number" and is_whole(tree)
+            if self.take("^", "**"):
+                tree = ("^", as_tree(tree), self.exponent())
+            elif self.take("!") and not self.next_is("!"):
+                tree = ("!", as_tree(tree))
+            elif mark := self.take("%", r"\%", "°"):
+                tree = ("*", as_tree(tree), mark[-1])
+            elif number_before and self.take("_") and is_whole(base := self.argument()):
+                tree = ("+", tree, ("*", int(str(tree), int(base)) - tree, "base"))
+            else:
+                break
+        raise Unreadable
+
+    def exponent(self):
+        if self.next_is("+", "-"):
+            return as_tree(self.signed(self.factor))
+        braced = self.next_is("{", "(")
+        tree = as_tree(self.atom())
+        if not braced and self.take("^", "**"):  # 2^3^2 is 2^9
+            self.depth += 1
+            tree = ("^", tree, self.exponent())
+            self.depth -= 1
+        return tree
+
+    def argument(self):
+        r"""What \frac, \sqrt and _ take: a braced group or one token, where a token of a number is one digit."""
+        kind, string = self.peek()
+        if kind == "number" and len(string) > 1:
+            self.tokens[self.at:self.at + 1] = [("number", string[0]), ("number", string[1:])]
+        return as_tree(self.atom())
+
+    def atom(self):
+        self.depth += 1
+        kind, string = self.peek()
+        self.at += 1
+        if self.depth > DEEPEST or kind in ("end", "word"):
+            raise Unreadable
+        if kind != "sign":
+            tree = {"number": number, "letter": self.letter, "begin": self.environment}[kind](string)
+        elif string in OPENERS:
+            tree = self.bracket(string)
+        elif string in ("|", r"\lvert", r"\vert"):
+            tree = ("abs", self.enclosed("|", r"\rvert", r"\vert", bars=1))
+        elif string in (r"\lfloor", r"\lceil"):
+            tree = (string[2:], self.enclosed(string.replace("l", "r", 1)))
+        else:
+            tree = self.command(string)
+        self.depth -= 1
+        return tree
+
+    def enclosed(self, *closers, bars=0):
+        """The one expression up to a closer. bars: 1 if a | closes it."""
+        outer, self.bars = self.bars, bars
+        tree = as_tree(self.total())
+        if not self.take(*closers):
+            raise Unreadable
+        self.bars = outer
+        return tree
+
+    def bracket(self, opener):
+        opener, outer, self.bars = OPENERS[opener], self.bars, 0
+        items = [] if self.next_is(*CLOSERS) else self.items(spread=opener in ("[", "{"))
+        ends = opener + CLOSERS.get(self.take(*CLOSERS), "?")
+        self.bars = outer
+        if ends not in ("()", "(]", "[)", "[]", "{}", "<>", ""):
+            raise Unreadable
+        if opener == "{" or not opener and len(items) > 1:  # braces that LaTeX does not print enclose a mere list
+            return Group("set" if opener else "list", items)
+        ends = ends if opener in ("(", "[") else "()"
+        item = items[0] if len(items) == 1 and ends in ("()", "[]") else None
+        if isinstance(item, Group) and (item.kind == "tuple" and ends == "()" or item.kind == "matrix"):
+            return item
+        return item.tree if isinstance(item, Quantity) and not item.unit else Group("tuple", items, ends)
+
+    def letter(self, name):
+        """A variable with its index and primes. f(x), and I(0), which is not I times 0, are variables as well."""
+        applied = self.peek()[1] == "(" and (name in "fgh" or self.peek(1)[0] == "number" and self.peek(2)[1] == ")")
+        while mark := self.take("'", "_"):
+            name += mark + (self.raw_group() if mark == "_" else "")
+        if applied:
+            self.take("(")
+            name += f"({','.join(structure(as_tree(item)) for item in self.items(spread=False))})"
+            if not self.take(")"):
+                raise Unreadable
+        return name
+
+    def raw_group(self):
+        """One token, or all up to the closing brace, as a string."""
+        string, depth = "", 0
+        while True:
+            kind, token = self.peek()
+            if (kind, token) == END:
+                raise Unreadable
+            self.at += 1
+            depth += (token == "{") - (token == "}")
+            string += token
+            if depth <= 0:
+                return string.removeprefix("{").removesuffix("}")
+
+    def environment(self, name):
+        """A matrix, or a list of what stands in a system of equations."""
+        if name not in ("pmatrix", "bmatrix", "matrix", "Bmatrix", "array", "smallmatrix", "cases", "aligned"):
+            raise Unreadable
+        rows = [[]]
+        while self.peek() != ("end", name):
+            rows[-1].append(self.statement())
+            self.take(",")
+            if self.take(r"\cr"):
+                rows.append([])
+            elif not self.take("&") and self.peek() != ("end", name):
+                raise Unreadable
+        self.at += 1
+        rows = [row[0] if len(row) == 1 and name in ("cases", "aligned") else Group("tuple", row) for row in rows if row]
+        return Group("list" if name in ("cases", "aligned") else "matrix", rows)
+
+    def command(self, command):
+        name = command[1:]
+        if name in ("frac", "binom"):
+            top, bottom = self.argument(), self.argument()
+            return quotient(top, bottom) if name == "frac" else ("binom", top, bottom)
+        if name == "sqrt":
+            degree = self.enclosed("]") if self.take("[") else None
+            return ("root", self.argument(), degree) if degree else ("^", as_tree(self.atom()), Fraction(1, 2))
+        if name in FUNCTIONS:
+            return self.function(name)
+        if name in ("emptyset", "varnothing"):
+            return Group("set", [])
+        if name in ACCENTS:
+            inner = self.raw_group()
+            if (name, inner) == ("mathbb", "R"):
+                return Group("tuple", [MINUS_INFINITY, INFINITY])
+            return self.letter(f"{name.replace('overline', 'bar')} {inner}")
+        if name in SYMBOLS:
+            return self.letter(command)
+        if name in ("pi", "infty", "imath"):
+            return {"pi": "π", "infty": "∞", "imath": "i"}[name]
+        raise Unreadable
+
+    def function(self, name):
+        r"""\sin x, \sin^2 x, \sin^{-1} x, \log_2 n, \sin(x), and \sin 2x, whose argument ends before the next function."""
+        base = exponent = None
+        while mark := self.take("_", "^", "**"):
+            if mark == "_":
+                base = self.argument()
+            else:
+                exponent = self.exponent()
+        if self.next_is("(", "{", "["):
+            inner = as_tree(self.atom())
+            inner = ("*", inner, "°") if self.take("°") else inner
+        else:
+            factors = [as_tree(self.signed(self.factor))]
+            while self.starts_factor() and not self.next_is("(") and self.peek()[1][1:] not in FUNCTIONS:
+                factors.append(as_tree(self.factor()))
+            if factors[-1] == "π" and self.peek(1)[0] == "number" and self.take("/"):  # \cos \pi/3
+                factors.append(("^", as_tree(self.factor()), Fraction(-1)))
+            inner = ("*", *factors)
+        inverse = exponent == -1 and "a" + FUNCTIONS[name] in FUNCTIONS.values()
+        tree = (("a" if inverse else "") + FUNCTIONS[name], inner)
+        if FUNCTIONS[name] == "log" and (base or name != "ln"):  # log without a base is the decimal one
+            tree = quotient(tree, ("log", base or Fraction(10)))
+        return tree if exponent is None or inverse else ("^", tree, exponent)
+
+
+def is_name(item):
+    """Whether it is a variable, f(x), |AB|, or a product such as AB or x/y: what an equation may say the value of."""
+    if isinstance(item, Group):
+        return item.kind == "tuple" and all(map(is_name, item.items))
+    tree = item.tree if isinstance(item, Quantity) and not item.unit else None
+    tree = tree[1] if isinstance(tree, tuple) and tree[0] == "abs" else tree
+    if isinstance(tree, tuple) and tree[0] == "*":
+        return all(is_name(Quantity(part[1] if isinstance(part, tuple) and part[0] == "^" else part)) for part in tree[1:])
+    return isinstance(tree, str) and tree not in (*CONSTANTS, *MARKS, "∞")
+
+
+def read(cleaned):
+    """What a cleaned text says: a Quantity, Group or Relation, or a string, as it is written, if it cannot be read."""
+    try:
+        unwrapped = UNWRAP.sub(r"\1", cleaned)
+        prose = unwrapped.lower()
+        if prose in PHRASES:
+            return read(PHRASES[prose])
+        if digits := LETTERED_DIGITS.fullmatch(unwrapped):
+            return Quantity(Fraction(int(digits[1], int(digits[2]))))
+        words = re.findall("[a-z]+", prose) if WORDS.fullmatch(prose) else []
+        longer = [word for word in words if not {word, word.removesuffix("x")} & {*NAMED, "and", "or"} and len(word) > 1]
+        if len(longer) > 1 or any(len(word) > 3 for word in longer):
+            said = [Quantity("words " + part) for part in re.split(" (?:and|or) ", " ".join(words))]
+            return Group("list", said) if len(said) > 1 else said[0]
+        return Reader(tokens_of(cleaned)).answer()
+    except (Unreadable, ValueError):  # ValueError: 2G_{16}
+        name, sign, value = cleaned.rpartition("=")
+        if sign and not NO_NAME.search(re.sub(r"\([^()]*\)", "", name)) and not isinstance(said := read(value), str):
+            return Relation("=", Quantity("words " + as_written(name)), said)  # P(A|B) = 1/2
+        return as_written(cleaned)
+
+
+@lru_cache(maxsize=4096)
+def readings(text):
+    """What a text may say: 1,234 is a number, and may be a list of two as well; 1/3 ≈ 0.33 says both."""
+    if re.fullmatch(r"-?[0-9]{1,1000}", text):  # what most answers are
+        return (Quantity(Fraction(int(text))),)
+    cleaned = clean(text)
+    grouped = THOUSANDS.sub(lambda number: number[0].replace(",", ""), cleaned)
+    said = [cleaned]
+    if grouped != cleaned and not re.search(r"^\{|[(\[]|\\[{l]", cleaned):
+        said = [grouped] if ",0" in cleaned else [grouped, cleaned]
+    if DECIMAL_COMMA.fullmatch(cleaned):
+        said.append(cleaned.replace(",", "."))
+    exact, approximately, _ = grouped.partition(r"\approx")
+    if approximately and not re.fullmatch("[ A-Za-z]*", exact):
+        said.append(exact.strip())
+    return tuple(map(read, said))

@@ -1,0 +1,247 @@
+"""What an expression is worth: a fraction where it is rational, else 50 digits, at points that all expressions share.
+
+An expression is a tree: a Fraction, a name (str), or a tuple (operation, tree, ...). It is evaluated from the leaves up,
+and each operation looks at the size of its operands before it computes, so nothing here can hang.
+"""
+
+import math
+import random
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cached_property, lru_cache
+
+from mpmath import MPContext
+
+LARGEST_EXACT = 50_000  # bits of a fraction
+LARGEST = 2000  # |log2| of any other value
+LARGEST_COUNT = 3000  # n of n! and of binomials
+BITS, MORE_BITS = 170, 60  # every value is computed with 50 digits, and again with 18 more
+POINTS, NEAR_POINTS = 15, 11
+
+MP = MPContext()
+CONSTANTS = {"e": lambda: +MP.e, "i": lambda: MP.j, "π": lambda: +MP.pi}  # at the precision of the moment
+# What the other side may leave out, as (its value, its value if the other does): 50% is 0.5 and 50. 12_3 is read as
+# 12 + (5 - 12) "base", and a name "∞" is a variable like any other
+MARKS = {"%": (lambda: Fraction(1, 100), 1), "°": (lambda: MP.pi / 180, 1), "base": (lambda: Fraction(1), 0)}
+# What the variables within an operation must be, since nobody means the other branches of a root or a logarithm
+NEEDS = {"root": "positive", "log": "positive", "!": "whole", "binom": "whole", "abs": "any", "floor": "floor",
+         "ceil": "floor"}
+
+
+class TooLarge(ArithmeticError):
+    """A value is too large to be computed."""
+
+
+class TooMuchWork(Exception):
+    """A comparison has used up its work."""
+
+
+class Work:
+    """What the comparison of the moment may still do, and what all did; a unit is some 4 microseconds."""
+
+    left = done = 0
+
+    @classmethod
+    def spend(cls, units):
+        cls.left -= units
+        cls.done += units
+        if cls.left < 0:
+            raise TooMuchWork
+
+
+def is_whole(tree):
+    return isinstance(tree, Fraction) and tree.denominator == 1
+
+
+def negative(tree):
+    return -tree if isinstance(tree, Fraction) else ("*", Fraction(-1), tree)
+
+
+def quotient(top, bottom):
+    return top / bottom if is_whole(top) and is_whole(bottom) and bottom else ("*", top, ("^", bottom, Fraction(-1)))
+
+
+def structure(tree):
+    """A string that two trees share when they differ in the order of sums and products only."""
+    if not isinstance(tree, tuple):
+        return str(tree)
+    parts = map(structure, tree[1:])
+    return f"{tree[0]}({','.join(sorted(parts) if tree[0] in '+*' else parts)})"
+
+
+@dataclass(eq=False)
+class Quantity:
+    """A tree and its unit in words, if any."""
+
+    tree: Fraction | str | tuple
+    unit: str = ""
+    word: str = ""  # the letters, if it is nothing but letters: Yes is yes, though Y is not y
+    rounding: float = 0.0  # half of the last place of a long decimal: 0.333333 is 1/3, but 0.3333 is not
+    values: dict = field(default_factory=dict)  # by point, see `value_at`
+
+    @cached_property
+    def needs(self):
+        """{variable: set of what it must be}"""
+        return {name: needs for name, needs in needs_of(self.tree, {}).items() if name not in MARKS}
+
+    @cached_property
+    def marked(self):
+        """Whether it has a unit, %, ° or base, which the other side may leave out."""
+        return bool(self.unit) or not MARKS.keys().isdisjoint(needs_of(self.tree, {}))
+
+
+def needs_of(tree, found, outer=()):
+    """Adds the names in a tree, and what they must be, to `found`."""
+    if isinstance(tree, str) and tree not in CONSTANTS:
+        found.setdefault(tree, set()).update(outer)
+    elif isinstance(tree, tuple):
+        op, *args = tree
+        needs = [(*outer, NEEDS[op])] * len(args) if op in NEEDS else [outer] * len(args)
+        if op == "^" and not is_whole(args[1]):
+            base = args[0][1] if isinstance(args[0], tuple) else args[0]
+            minus = isinstance(base, Fraction) and base < 0  # (-1)^n, (-x)^n
+            needs = [outer, (*outer, "whole")] if minus else [(*outer, "positive"), outer]
+        for arg, need in zip(args, needs):
+            needs_of(arg, found, need)
+    return found
+
+
+@lru_cache(maxsize=4096)
+def samples(name, need):
+    """The values of a variable at the points: near ones of both signs from 1/4 to 24, in an order that depends on the
+    name, and then far ones up to 4,096. need: "any", "positive" or "whole", which is 2 or more."""
+    rng = random.Random(name.encode("utf-8", "replace"))  # seeded by SHA-512: the same in every process
+    turns = rng.sample(range(NEAR_POINTS), NEAR_POINTS)
+    sizes = [Fraction(rng.randrange(256, 768), 1024) * 2 ** (turn // 2) for turn in turns]
+    if need == "whole":
+        sizes = [Fraction(turn + 2) for turn in turns]
+    turns += range(POINTS - NEAR_POINTS)
+    sizes += [Fraction(rng.randrange(size, 2 * size)) for size in (32, 32, 2048, 2048)]
+    return [-size if turn % 2 and need == "any" else size for turn, size in zip(turns, sizes)]
+
+
+# ---- evaluation
+
+def evaluate(tree, names):
+    """The value of a tree, whose names have the values `names`: a Fraction if it is rational, else a real or complex
+    number with MP's precision. Raises ArithmeticError or ValueError where there is none."""
+    if isinstance(tree, Fraction):
+        return tree
+    if isinstance(tree, str):
+        return CONSTANTS[tree]() if tree in CONSTANTS else names[tree]
+    op, *args = tree
+    args = [evaluate(arg, names) for arg in args]
+    value = OPERATIONS[op](*args) if op in OPERATIONS else function(op, number(*args))
+    if isinstance(value, Fraction):
+        Work.spend(1 + (size(value) >> 9))
+    else:
+        Work.spend(3 + (MP.prec >> 7))
+        if value and not abs(MP.mag(value)) < LARGEST:  # or it is infinite or not a number
+            raise TooLarge
+    return value
+
+
+def size(value):
+    """Bits of a fraction."""
+    return max(value.numerator.bit_length(), value.denominator.bit_length())
+
+
+def number(value):
+    """A value as a number of MP."""
+    return MP.mpf(value.numerator) / value.denominator if isinstance(value, Fraction) else value
+
+
+def of_many(operation):
+    """sum or math.prod of values, exact where all are."""
+    def operate(*values):
+        if not all(isinstance(value, Fraction) for value in values):
+            return operation(map(number, values))
+        if sum(map(size, values)) > LARGEST_EXACT:
+            raise TooLarge
+        return operation(values)
+    return operate
+
+
+def power(base, exponent):
+    if isinstance(base, Fraction) and is_whole(exponent) and (size(base) - 1) * abs(exponent) <= LARGEST_EXACT:
+        return base ** int(exponent)
+    base, exponent = number(base), number(exponent)
+    if base and max(1, abs(MP.mag(base))) * abs(exponent) > LARGEST:
+        raise TooLarge
+    return MP.power(base, exponent)
+
+
+def root(radicand, degree):
+    """The real root of a negative number, if there is one."""
+    if degree == 0:
+        raise ZeroDivisionError
+    if is_whole(degree) and degree % 2 and not MP.im(radicand) and number(radicand) < 0:
+        return -power(-radicand, 1 / degree)
+    return power(radicand, 1 / degree)
+
+
+def count(value):
+    """The whole number that a value is, up to rounding."""
+    nearest = MP.nint(MP.re(number(value)))
+    if abs(number(value) - nearest) > 1e-30:
+        raise ValueError
+    if nearest > LARGEST_COUNT:
+        raise TooLarge
+    return int(nearest)
+
+
+def floor(value):
+    # 1e-40, for the square of a root of 2 is not quite 2
+    return Fraction(math.floor(value) if isinstance(value, Fraction) else int(MP.floor(MP.re(value) + 1e-40)))
+
+
+def function(name, argument):
+    """sin, log, ... of a number; some grow as powers do."""
+    if (name in ("exp", "sinh", "cosh") or MP.im(argument)) and abs(argument) > LARGEST:
+        raise TooLarge
+    return getattr(MP, name)(argument)
+
+
+OPERATIONS = {"+": of_many(sum), "*": of_many(math.prod), "^": power, "root": root, "abs": abs, "floor": floor,
+              "ceil": lambda value: -floor(-value), "!": lambda n: Fraction(math.factorial(count(n))),
+              "binom": lambda n, k: Fraction(math.comb(count(n), count(k)))}
+
+
+def value_at(quantity, index, needs, marked):
+    """(value, bound of its error) of a quantity at a point; None where it has none, as 1/0. Raises TooLarge.
+
+    index: of the point. needs: {variable: what it must be}. marked: whether %, ° and bases count. The error is the
+    difference between two precisions. Where it is not small, as in 10^60 + sqrt 2, both grow by as much.
+    """
+    key = index, marked, *(needs[name] for name in quantity.needs)
+    if key in quantity.values:
+        result, cost = quantity.values[key]
+        Work.spend(cost)  # as the first time, so that a verdict does not depend on what was compared before
+    else:
+        before = Work.done
+        try:
+            result = computed(quantity.tree, {name: samples(name, needs[name])[index] for name in quantity.needs}, marked)
+        except TooLarge as error:
+            result = error
+        except (ArithmeticError, ValueError):
+            result = None
+        quantity.values[key] = result, Work.done - before
+    if isinstance(result, TooLarge):
+        raise result
+    return result
+
+
+def computed(tree, names, marked):
+    MP.prec = BITS
+    for _ in range(2):
+        values = []
+        for MP.prec in (MP.prec, MP.prec + MORE_BITS):
+            marks = {name: mark() if marked else Fraction(ignored) for name, (mark, ignored) in MARKS.items()}
+            values.append(evaluate(tree, names | marks))
+            if isinstance(values[0], Fraction):
+                return values[0], 0
+        error = abs(values[0] - values[1])
+        if error < 1e-40:
+            return values[1], error
+        MP.prec = 2 * BITS + MP.mag(error)
+    return None if error > 1e-3 * max(1, abs(values[1])) else (values[1], error)  # no digit is left of tan(pi/2)
