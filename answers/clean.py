@@ -15,15 +15,27 @@ SIGNS = dict(zip("αβγδεζηθικλμνξρστυφχψωΓΔΘΛΞΣΦΨΩ
     "¾": r"\frac{3}{4}", "⟨": r"\langle ", "⟩": r"\rangle ", "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ",
     "⌉": r"\rceil ", "％": "%", "\N{NO-BREAK SPACE}": " ", "\N{NARROW NO-BREAK SPACE}": " ", "\N{THIN SPACE}": " "}
 INVISIBLE = [0, 0xAD, 0xFEFF, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x206A)]
-UNICODE = str.maketrans(SIGNS | dict.fromkeys(map(chr, INVISIBLE), ""))
-RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ₀₁₂₃₄₅₆₇₈₉", "0123456789+-n0123456789")
+UNICODE = str.maketrans(SIGNS | dict.fromkeys(map(chr, INVISIBLE), "") | dict(
+    zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ₀₁₂₃₄₅₆₇₈₉", "0123456789+-n0123456789", strict=True)))
+CURRENCIES = {r"\$": "dollar", "€": "euro", "£": "pound", "¥": "yen", "₹": "rupee"}
+SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 
 TEXT = r"(?:text(?:bf|it|rm|sf|normal)?|math(?:rm|bf|it|sf)|mbox|hbox|operatorname|emph|boldsymbol|bm|rm|bf)\*?"
 UNWRAP = re.compile(rf"\\{TEXT} ?\{{([^{{}}]*)\}}")
 THOUSANDS = re.compile(r"(?<![0-9.,])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9,])")
 PLAIN_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)")
 LOOSE_SPACE = re.compile(r"(?<![0-9A-Za-z]) | (?![0-9A-Za-z])|(?<=[A-Za-z]) (?=[0-9])|(?<=[0-9]) (?=[A-Za-z])")
-ONE = r" ?(?:\{ ?([0-9]+) ?\}|([0-9]))"  # an argument of \frac that is a number, as \frac12 has two
+
+
+def currency(found):
+    r"""\$5 as 5\text{ dollar}."""
+    return rf"{found[2] or found[3]}\text{{ {CURRENCIES[found[1] or found[4]]}}}"
+
+
+def digits_of(found):
+    r"""2A_{16} as 42."""
+    digits, base = found[1], int(found[2])
+    return str(int(digits, base)) if max(digits) < chr(base + 55) else found[0]
 
 
 def mixed(found):
@@ -45,22 +57,28 @@ SUBSTITUTIONS = [(re.compile(pattern), by) for pattern, by in [
     (r"\\!", ""), (r"\\,", " "), (r"\{,\}", ","),
     (r"\{([^{}\\]*)\\choose(?![a-z])([^{}\\]*)\}", r"\\binom{\1}{\2}"),
     (r"\{([^{}\\]*)\\over(?![a-z])([^{}\\]*)\}", r"\\frac{\1}{\2}"),
-    (r"\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits|quad|qquad|hfill|strut|space|big|bf|rm"
-     r"|it|tiny|small|large|Large|LARGE|huge|Huge|underline|ensuremath|checkmark)(?![A-Za-z])\.?|\\[;:> ()\[\]]|~"
+    (r"\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits|quad|qquad|hfill|strut|space|big|bf"
+     r"|rm|it|tiny|small|large|Large|LARGE|huge|Huge|underline|ensuremath|checkmark)(?![A-Za-z])\.?|\\[;:> ()\[\]]|~"
      r"|(?<!\\)\$|\\(?:hspace\*?|v?phantom|label|color|textcolor) ?\{[^{}]*\}|\bnp\.", " "),
     (r"\\(?:[dtcs]|nice)(frac|binom)(?![A-Za-z])", r"\\\1"),
-    (r"\^ ?(?:\\circ|\{ ?\\circ ?\}) ?(?:\\(?:text|mathrm) ?\{ ?([CF]) ?\}|([CF])(?![A-Za-z]))", r"\\text{degrees \1\2}"),
+    (r"\^ ?(?:\\circ|\{ ?\\circ ?\}) ?(?:\\(?:text|mathrm) ?\{ ?([CF]) ?\}|([CF])(?![A-Za-z]))",
+     r"\\text{degrees \1\2}"),
     (r"\^ ?(?:\\circ|o(?![A-Za-z])|\{ ?(?:\\circ|o) ?\})|\\degree(?![A-Za-z])|\\circ$", "°"),
     (r"\^ ?(?:\\prime|\{ ?\\prime ?\})", "'"), (r"\^ ?\{ ?\\prime ?\\prime ?\}", "''"),
     (r"([0-9]) ?(?:\^ ?\{? ?)?(?:\\text ?\{)?(?:st|nd|rd|th)(?![A-Za-z])\}{0,2}", r"\1"),  # 5^{th}
     (r"(?i)^ *(?:\\text(?:bf|rm|it)? ?\{ ?)?(?:the )?(?:final )?answer"
      r"(?:(?: is:?|:) ?\}? ?(?=[^} ])| +(?=[^A-Za-z} ]))", ""),
+    (r"(?i)^ *(?:\\text ?\{ ?)?(?:all real numbers|all reals|real numbers) ?\}?$", r"\\mathbb{R}"),
+    (r"(?i)^ *(?:\\text ?\{ ?)?(?:no (?:real )?solutions?|(?:the )?empty set) ?\}?$", r"\\emptyset"),
     (r"\\mu ?\\(?:text|mathrm) ?\{ ?", r"\\text{micro"), (r"(?<=[0-9}) ])\\Omega *$", r"\\text{ohm}"),
-    (r"(?<=[0-9}) ])\\AA *$", r"\\text{angstrom}"),
     (r"\(([0-9]+)\) ?_", r"\1_"),  # (101)_2
+    (r"^ *(?=[A-Z]*[0-9])([0-9]*[A-Z][0-9A-Z]*) ?_ ?\{?([123][0-9])\}? *$", digits_of),
     (r"(?<![0-9.\^_A-Za-z])([0-9.]+) ?(?:\\times|\\cdot|\*) ?10 ?\^ ?"
      r"(?:\{ ?([+-]?[0-9]{1,5}) ?\}|([+-]?[0-9]{1,5})(?![0-9]))", r"\1e\2\3"),
-    (rf"(?<![0-9.,}}\]\^_A-Za-z])([0-9]+) ?\\frac{ONE}{ONE}", mixed),
+    (r"(?<=[0-9])((?: ?\\text ?\{)?) ?(hundred|thousand|million|billion|trillion)(?![a-z])",
+     lambda found: f"e{SCALES[found[2]]}{found[1]}"),
+    (r"(\\\$|[€£¥₹]) ?([0-9]+(?:[.,][0-9]+)*(?:e[0-9]+)?)|([0-9.]+) ?(\\\$|[€£¥₹])", currency),
+    (r"(?<![0-9.,}\]\^_A-Za-z])([0-9]+) ?\\frac ?(?:\{ ?([0-9]+) ?\}|([0-9])) ?(?:\{ ?([0-9]+) ?\}|([0-9]))", mixed),
     (r"(?<![0-9.,}\]\^_A-Za-z])(?<![0-9] )([0-9]+) ([0-9]+) ?/ ?([0-9]+)", mixed),
     (r"(?<![0-9])([0-9]+)\.([0-9]*) ?\\(?:overline|bar) ?\{ ?([0-9]+) ?\}", repeating),
 ]]
@@ -74,7 +92,7 @@ def clean(text):
     all \frac, mixed and repeating numbers too. Time is linear in the text."""
     text = AREA.sub(r"\1\\text{ \2}\3", text) if AREA.fullmatch(text) else text
     text = re.sub("([⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+)|([₀₁₂₃₄₅₆₇₈₉]+)", lambda run: ("^{" if run[1] else "_{") + run[0] + "}", text)
-    text = text.translate(UNICODE | RAISED)
+    text = text.translate(UNICODE)
     # A doubled backslash ends a row of a matrix (as \cr, so that no space looks escaped); elsewhere it was escaped twice
     if re.search(r"(?<!\\)\\\\begin", text) or r"\\\\" in text:
         text = text.replace(r"\\", "\\")
@@ -84,6 +102,8 @@ def clean(text):
     text = text.replace(r"\\", r"\cr " if r"\begin" in text else "\\")
     for pattern, by in SUBSTITUTIONS:
         text = pattern.sub(by, text)
+    if re.match(r" *\\\{ *\\begin", text) and r"\}" not in text:  # \left\{ \begin{array} ... \right.
+        text = text.replace(r"\{", "").replace("{array}", "{cases}")
     text = " ".join(text.split()).strip("*_ ").strip('"`').rstrip("\\").removesuffix(",").removesuffix(";")
     text = ANY_WHOLE.sub("", text.removesuffix(".").strip())
     return text.replace(" ", "") if re.fullmatch(r"[+-]?[0-9]{1,3}(?: [0-9]{3})+(?:\.[0-9]+)?", text) else text

@@ -55,20 +55,15 @@ NO_FACTORS = {*RELATIONS, *CLOSERS, *(r"\cup \cap \pm \mp \times \cdot \div \ast
 POSTFIXES = {"^", "**", "!", "%", r"\%", "°", "_"}
 
 # The names of units. Without \text, words of less than four letters are units only if they stand here
-UNITS = {alias: unit for unit, aliases in {
+UNITS = {prefix + name: short + unit for prefix, short in (("kilo", "k"), ("centi", "c"), ("milli", "m"), ("", ""))
+         for name, unit in (("meter", "m"), ("metre", "m"), ("gram", "g"), ("liter", "l"), ("litre", "l"))}
+UNITS |= {alias: unit for unit, aliases in {
     "%": "percent pct percentage", "°": "deg degree", "$": "usd dollar buck", "cent": "¢", "euro": "eur", "pound": "lb",
     "in": "inch inche", "ft": "foot feet", "yd": "yard", "mi": "mile", "s": "second sec", "min": "minute", "h": "hour hr",
-    "day": "", "week": "", "month": "", "year": "yr", "mi / h": "mph", "km / h": "kmh kph", "rad": "radian", "unit": "",
-    "2": "square sq", "3": "cubic", "/": "per", "k": "kelvin", "oz": "ounce", "mol": "mole",
-}.items() for alias in (unit, *aliases.split())} | {
-    prefix + alias: short + unit for prefix, short in dict(kilo="k", centi="c", milli="m", mega="m", giga="g").items()
-    for unit, aliases in dict(m="meter metre", g="gram", l="liter litre", hz="hertz", j="joule", n="newton", w="watt",
-                              v="volt", pa="pascal", ev="electronvolt").items()
-    for prefix, short in ((prefix, short), ("", ""), (short, short)) for alias in (*aliases.split(), unit)} | {"nm": "nm"}
-CURRENCIES = {r"\$": "$", "€": "euro", "£": "pound", "¥": "yen", "₹": "rupee"}
-SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
-PHRASES = dict.fromkeys(("all real numbers", "all reals", "real numbers"), r"\mathbb{R}") | dict.fromkeys(
-    ("no solution", "no solutions", "no real solutions", "empty set", "the empty set"), r"\emptyset")
+    "year": "yr", "mi / h": "mph", "km / h": "kmh kph", "rad": "radian", "2": "square sq", "3": "cubic", "/": "per",
+    "k": "kelvin", "oz": "ounce", "mol": "mole", "hz": "hertz", "j": "joule", "n": "newton", "w": "watt", "v": "volt",
+    "pa": "pascal", **dict.fromkeys("day km cm mm kg mg ml khz mhz ghz ev kev mev gev kj kw mw nm pm ms ns kpa".split(), ""),
+}.items() for alias in (unit, *aliases.split())}
 
 TOKEN = re.compile(
     rf"\s+|\\(?P<text>{TEXT}) ?\{{(?P<content>(?:[^{{}}]|\^\{{-?[0-9]\}})*)\}}"
@@ -81,28 +76,21 @@ CONDITIONS = {"at", "if", "when", "where", "except", "unless"}  # undefined at x
 # What no name before an equals sign has in it, as P(A|B) = 1/2 has one
 NO_NAME = re.compile(r"[=<>!:,;]|\\(?:text|mathrm|mbox|not|equiv|p?mod|le|ge|in)(?![a-z])|(?<![\\A-Za-z])[A-Za-z]{3}")
 DECIMAL_COMMA = re.compile(r"[+-]?(?:0,[0-9]+|[0-9]+,(?:[0-9]{2}|[0-9]{4,}))")  # 1,2 is a list, and 1,234 is a number
-LETTERED_DIGITS = re.compile(r"((?=[A-Z]*[0-9])[0-9]*[A-Z][0-9A-Z]*) ?_ ?\{?([123][0-9])\}?")  # 2A_{16}
 
 
-def tokens_of(text, inside=False):
-    r"""The text as a list of (kind, string), kind one of number, letter, word, begin, end, sign. inside: of a \text{}."""
+def tokens_of(text):
+    """The text as a list of (kind, string), kind one of number, letter, word, begin, end, sign."""
     tokens = []
     for token in TOKEN.finditer(text):
         kind, string = token.lastgroup, token[0]
         if kind == "content":
             content = re.sub(r"\{(-?[0-9])\}", r"\1", token["content"]).strip(" ~.")
-            if WORDS.fullmatch(content) or tokens and UNIT.fullmatch(content):
-                tokens += text_tokens(token["text"], content, first=not tokens)
-            elif inside:
-                raise Unreadable
-            else:
-                tokens += tokens_of(content, inside=True)
+            is_text = WORDS.fullmatch(content) or tokens and UNIT.fullmatch(content)
+            tokens += text_tokens(token["text"], content, not tokens) if is_text else tokens_of(content)
         elif kind == "letters":
             tokens += letter_tokens(string, first=not tokens)
-        elif kind in ("begin", "end"):
-            tokens.append((kind, token[kind]))
         elif kind and string not in (r"\boxed", r"\fbox"):
-            tokens.append((kind, string))
+            tokens.append((kind, token[kind]))
         if len(tokens) > MOST_TOKENS:
             raise Unreadable
     return tokens
@@ -110,15 +98,12 @@ def tokens_of(text, inside=False):
 
 def text_tokens(command, content, first):
     r"""What stands in \text{...}, if it is words or a unit. A single letter is a variable or an option, or else a unit."""
-    runs, tokens = re.findall("[A-Za-z]+|[0-9/^-]", content), []
+    runs = re.findall(r"[A-Za-z]+|\^?-?[0-9]|/", content)
     bare = {"and", "or"} & {*runs} or len(content) == 1 and (
         first or content in "eid" or command in ("mathbf", "boldsymbol", "operatorname"))
-    for run in runs:
-        if run in NAMED or run in ("and", "or") or bare and len(run) == 1:
-            tokens += letter_tokens(run, first=run == "U")
-        else:
-            tokens.append(("number" if run.isdigit() else "word" if run.isalpha() else "sign", run))
-    return tokens
+    return [token for run in runs for token in (
+        letter_tokens(run, first=run == "U") if run in (*NAMED, "and", "or") or bare and len(run) == 1 else
+        [("sign", run) if run == "/" else ("word", run.strip("^"))])]
 
 
 def letter_tokens(run, first):
@@ -154,11 +139,13 @@ def rounding(string):
 
 def as_tree(item):
     """The tree of a value without unit. Raises Unreadable for anything else."""
-    if isinstance(item, Quantity) and not item.unit:
-        return item.tree
-    if isinstance(item, Quantity | Group | Relation):
+    if isinstance(item, Group | Relation) or isinstance(item, Quantity) and item.unit:
         raise Unreadable
-    return item
+    return item.tree if isinstance(item, Quantity) else item
+
+
+def joined(operation, parts):
+    return (operation, *map(as_tree, parts)) if len(parts) > 1 else parts[0]
 
 
 INFINITY, MINUS_INFINITY = Quantity("∞"), Quantity(negative("∞"))
@@ -173,46 +160,36 @@ class Reader:
     """
 
     def __init__(self, tokens):
-        self.tokens, self.at, self.depth = tokens + [END] * 3, 0, 0  # so that `peek` may look ahead
-        self.plus = True  # the sign that a \pm is read with
-        self.split = False  # a \pm was met
-        self.bars = 0  # open |
+        self.tokens, self.at = tokens + [END] * 3, 0  # so that `peek` may look ahead
+        self.depth = 0
+        self.bars = False  # whether a | would close one
 
     def peek(self, ahead=0):
         return self.tokens[self.at + ahead]
 
     def next_is(self, *strings):
-        kind, string = self.tokens[self.at]
-        return kind == "sign" and string in strings
+        return self.peek()[0] == "sign" and self.peek()[1] in strings
 
     def take(self, *strings):
         if self.next_is(*strings):
             self.at += 1
-            return self.tokens[self.at - 1][1]
+            return self.peek(-1)[1]
         return None
 
     def answer(self):
         self.take("=", r"\approx")
-        items = self.items(spread=True)
+        items = self.items()
         if self.peek() != END:
             raise Unreadable
         return items[0] if len(items) == 1 else Group("list", items)
 
-    def items(self, spread):
-        r"""Statements between commas. Where `spread`, one with \pm becomes two; else it is left to who reads around it."""
-        items = []
-        while True:
-            start, outer, self.split = self.at, self.split, False
-            items.append(self.statement())
-            if self.split and spread and self.plus:
-                self.at, self.plus = start, False
-                items.append(self.statement())
-                self.plus = True
-            self.split = outer or self.split and not spread
-            if not self.take(",", ";"):
-                return items
+    def items(self):
+        items = [self.statement()]
+        while self.take(",", ";"):
             while self.take(",", ";"):  # 1, 2, and 3
                 pass
+            items.append(self.statement())
+        return items
 
     def statement(self):
         sides, signs = [self.side()], []
@@ -241,13 +218,11 @@ class Reader:
         return Group("union", parts) if len(parts) > 1 else parts[0]
 
     def quantity(self):
-        start, minus = self.at, self.peek(1)[1] in CURRENCIES and self.take("-")
-        currency = self.take(*CURRENCIES)
+        start = self.at
         if self.peek()[0] == "word":
-            words = []
             while self.peek()[0] in ("word", "letter", "number"):
-                words.append(self.peek()[1].casefold())
                 self.at += 1
+            words = [string.casefold() for _, string in self.tokens[start:self.at]]
             if CONDITIONS & {*words}:
                 raise Unreadable
             return Quantity("words " + " ".join(words))
@@ -256,46 +231,39 @@ class Reader:
             tree = quotient(as_tree(tree), as_tree(self.total()))
         if isinstance(tree, Group):
             return tree
-        letters = [string for kind, string in self.tokens[start:self.at] if kind == "letter"]
-        word = "".join(letters) if 1 < len(letters) == self.at - start else ""
-        last = self.peek(-1)
-        exact = rounding(last[1]) if last[0] == "number" and isinstance(tree, Fraction) else 0.0
-        while (scale := self.peek()[1].casefold()) in SCALES:
-            tree = ("*", tree, Fraction(10 ** SCALES[scale]))
-            self.at += 1
-        currency = currency or self.take(*CURRENCIES)
-        unit = CURRENCIES[currency] if currency else self.unit()
+        kinds, strings = zip(*self.tokens[start:self.at])
+        word = "".join(strings) if {*kinds} == {"letter"} and len(kinds) > 1 else ""
+        exact = rounding(strings[-1]) if kinds[-1] == "number" and isinstance(tree, Fraction) else 0.0
+        unit = self.unit()
         tree = ("*", tree, unit) if unit in MARKS else tree
-        return Quantity(negative(tree) if minus else tree, "" if unit in (*MARKS, "rad") else unit, word, exact)
+        return Quantity(tree, "" if unit in (*MARKS, "rad") else unit, word, exact)
 
     def unit(self):
         """The words behind a value, by their names in `UNITS`, powers last: square inches are `in 2`, as inches^2 are."""
         names = []
         while self.peek()[0] == "word" or names and self.next_is("/", "^", r"\cdot"):
-            sign = self.take("/", "^", r"\cdot")
-            if sign == "^":
-                names.append((self.take("-") or "") + self.raw_group())
-                continue
             kind, name = self.peek()
-            if kind not in ("word", "letter"):
-                raise Unreadable
             self.at += 1
-            one = name.casefold().removesuffix("s")
-            names += ["/"] if sign == "/" else []
-            names.append(UNITS.get(name.casefold()) or UNITS.get(one) or one)
-        return " ".join(sorted(names, key=str.isdigit))
+            if name == "^":
+                names.append(self.raw_group())
+            elif name != r"\cdot":
+                one = name.casefold().removesuffix("s")
+                names.append(UNITS.get(name.casefold()) or UNITS.get(one) or one)
+            if name in ("/", r"\cdot") and self.peek()[0] == "letter":  # m/s, of which s is not in a \text
+                names.append(UNITS.get(self.peek()[1].casefold(), self.peek()[1]))
+                self.at += 1
+        return " ".join(sorted(names, key=lambda name: name.strip("-").isdigit()))
 
     def total(self):
         terms = [self.signed(self.term)]
-        while self.next_is("+", "-", r"\pm", r"\mp"):
-            terms.append(as_tree(self.signed(self.term)))
-        return ("+", as_tree(terms[0]), *terms[1:]) if len(terms) > 1 else terms[0]
+        while self.next_is("+", "-"):
+            terms.append(self.signed(self.term))
+        return joined("+", terms)
 
     def signed(self, read):
         minus = False
-        while sign := self.take("+", "-", r"\pm", r"\mp"):
-            self.split = self.split or sign in (r"\pm", r"\mp")
-            minus ^= sign == "-" or sign == r"\pm" and not self.plus or sign == r"\mp" and self.plus
+        while sign := self.take("+", "-"):
+            minus ^= sign == "-"
         return negative(as_tree(read())) if minus else read()
 
     def term(self):
@@ -303,16 +271,16 @@ class Reader:
         while True:
             start = self.at
             if self.take("*", r"\times", r"\cdot", r"\ast"):
-                factors.append(as_tree(self.signed(self.factor)))
+                factors.append(self.signed(self.factor))
             elif self.take("/", r"\div"):
                 ratio = quotient(as_tree(factors.pop()), as_tree(self.signed(self.factor)))
                 factors += ratio[1:] if isinstance(ratio, tuple) else [ratio]
             elif self.starts_factor():
-                factors.append(as_tree(self.factor()))
-                if self.peek(start - 1 - self.at)[0] == self.peek(-1)[0] == "number" and self.at == start + 1:
+                factors.append(self.factor())
+                if self.tokens[start - 1][0] == self.tokens[start][0] == "number" and self.at == start + 1:
                     raise Unreadable  # two numbers side by side
             else:
-                return ("*", as_tree(factors[0]), *factors[1:]) if len(factors) > 1 else factors[0]
+                return joined("*", factors)
 
     def starts_factor(self):
         kind, string = self.peek()
@@ -323,30 +291,23 @@ class Reader:
         """An atom with what follows it: powers, !, %, a degree sign, a number's base."""
         tree = self.atom()
         for _ in range(MOST_POSTFIXES):
-            if self.peek()[1] not in POSTFIXES:
-                return tree
-            number_before = self.peek(-1)[0] == "number" and is_whole(tree)
+            written = self.peek(-1)[0] == "number" and is_whole(tree)
             if self.take("^", "**"):
                 tree = ("^", as_tree(tree), self.exponent())
             elif self.take("!") and not self.next_is("!"):
                 tree = ("!", as_tree(tree))
             elif mark := self.take("%", r"\%", "°"):
                 tree = ("*", as_tree(tree), mark[-1])
-            elif number_before and self.take("_") and is_whole(base := self.argument()):
-                tree = ("+", tree, ("*", int(str(tree), int(base)) - tree, "base"))
+            elif written and self.take("_"):
+                tree = ("+", tree, ("*", int(str(tree), int(self.argument())) - tree, "base"))
             else:
-                break
+                return tree
         raise Unreadable
 
     def exponent(self):
-        if self.next_is("+", "-"):
-            return as_tree(self.signed(self.factor))
-        braced = self.next_is("{", "(")
-        tree = as_tree(self.atom())
-        if not braced and self.take("^", "**"):  # 2^3^2 is 2^9
-            self.depth += 1
-            tree = ("^", tree, self.exponent())
-            self.depth -= 1
+        self.depth += 1
+        tree = as_tree(self.atom() if self.next_is("{", "(") else self.signed(self.factor))
+        self.depth -= 1
         return tree
 
     def argument(self):
@@ -357,17 +318,17 @@ class Reader:
         return as_tree(self.atom())
 
     def atom(self):
-        self.depth += 1
         kind, string = self.peek()
         self.at += 1
+        self.depth += 1
         if self.depth > DEEPEST or kind in ("end", "word"):
             raise Unreadable
         if kind != "sign":
-            tree = {"number": number, "letter": self.letter, "begin": self.environment}[kind](string)
+            tree = {"number": number, "letter": self.variable, "begin": self.environment}[kind](string)
         elif string in OPENERS:
-            tree = self.bracket(string)
+            tree = self.bracket(OPENERS[string])
         elif string in ("|", r"\lvert", r"\vert"):
-            tree = ("abs", self.enclosed("|", r"\rvert", r"\vert", bars=1))
+            tree = ("abs", self.enclosed("|", r"\rvert", r"\vert"))
         elif string in (r"\lfloor", r"\lceil"):
             tree = (string[2:], self.enclosed(string.replace("l", "r", 1)))
         else:
@@ -375,9 +336,9 @@ class Reader:
         self.depth -= 1
         return tree
 
-    def enclosed(self, *closers, bars=0):
-        """The one expression up to a closer. bars: 1 if a | closes it."""
-        outer, self.bars = self.bars, bars
+    def enclosed(self, *closers):
+        """The one expression up to a closer."""
+        outer, self.bars = self.bars, "|" in closers
         tree = as_tree(self.total())
         if not self.take(*closers):
             raise Unreadable
@@ -385,8 +346,8 @@ class Reader:
         return tree
 
     def bracket(self, opener):
-        opener, outer, self.bars = OPENERS[opener], self.bars, 0
-        items = [] if self.next_is(*CLOSERS) else self.items(spread=opener in ("[", "{"))
+        outer, self.bars = self.bars, False
+        items = [] if self.next_is(*CLOSERS) else self.items()
         ends = opener + CLOSERS.get(self.take(*CLOSERS), "?")
         self.bars = outer
         if ends not in ("()", "(]", "[)", "[]", "{}", "<>", ""):
@@ -399,37 +360,28 @@ class Reader:
             return item
         return item.tree if isinstance(item, Quantity) and not item.unit else Group("tuple", items, ends)
 
-    def letter(self, name):
-        """A variable with its index and primes. f(x), and I(0), which is not I times 0, are variables as well."""
+    def variable(self, name):
+        """Its name with index and primes. f(x), and I(0), which is not I times 0, are variables as well."""
         applied = self.peek()[1] == "(" and (name in "fgh" or self.peek(1)[0] == "number" and self.peek(2)[1] == ")")
         while mark := self.take("'", "_"):
             name += mark + (self.raw_group() if mark == "_" else "")
-        if applied:
-            self.take("(")
-            name += f"({','.join(structure(as_tree(item)) for item in self.items(spread=False))})"
+        if applied and self.take("("):
+            name += f"({','.join(structure(as_tree(item)) for item in self.items())})"
             if not self.take(")"):
                 raise Unreadable
         return name
 
     def raw_group(self):
         """One token, or all up to the closing brace, as a string."""
-        string, depth = "", 0
-        while True:
-            kind, token = self.peek()
-            if (kind, token) == END:
-                raise Unreadable
-            self.at += 1
-            depth += (token == "{") - (token == "}")
-            string += token
-            if depth <= 0:
-                return string.removeprefix("{").removesuffix("}")
+        start = self.at
+        end = self.tokens.index(("sign", "}"), start) if self.next_is("{") else start
+        self.at = min(end + 1, len(self.tokens) - 3)
+        return "".join(string for _, string in self.tokens[start:end + 1]).strip("{}")
 
     def environment(self, name):
         """A matrix, or a list of what stands in a system of equations."""
-        if name not in ("pmatrix", "bmatrix", "matrix", "Bmatrix", "array", "smallmatrix", "cases", "aligned"):
-            raise Unreadable
-        rows = [[]]
-        while self.peek() != ("end", name):
+        rows, system = [[]], name in ("cases", "aligned")
+        while not system and "matrix" not in name and name != "array" or self.peek() != ("end", name):
             rows[-1].append(self.statement())
             self.take(",")
             if self.take(r"\cr"):
@@ -437,8 +389,8 @@ class Reader:
             elif not self.take("&") and self.peek() != ("end", name):
                 raise Unreadable
         self.at += 1
-        rows = [row[0] if len(row) == 1 and name in ("cases", "aligned") else Group("tuple", row) for row in rows if row]
-        return Group("list" if name in ("cases", "aligned") else "matrix", rows)
+        rows = [row[0] if len(row) == 1 and system else Group("tuple", row) for row in rows if row]
+        return Group("list" if system else "matrix", rows)
 
     def command(self, command):
         name = command[1:]
@@ -450,37 +402,32 @@ class Reader:
             return ("root", self.argument(), degree) if degree else ("^", as_tree(self.atom()), Fraction(1, 2))
         if name in FUNCTIONS:
             return self.function(name)
-        if name in ("emptyset", "varnothing"):
-            return Group("set", [])
-        if name in ACCENTS:
-            inner = self.raw_group()
-            if (name, inner) == ("mathbb", "R"):
-                return Group("tuple", [MINUS_INFINITY, INFINITY])
-            return self.letter(f"{name.replace('overline', 'bar')} {inner}")
+        if name in ("pi", "infty", "emptyset", "varnothing"):
+            return {"pi": "π", "infty": "∞"}.get(name) or Group("set", [])
         if name in SYMBOLS:
-            return self.letter(command)
-        if name in ("pi", "infty", "imath"):
-            return {"pi": "π", "infty": "∞", "imath": "i"}[name]
-        raise Unreadable
+            return self.variable(command)
+        if name not in ACCENTS:
+            raise Unreadable
+        inner = self.raw_group()
+        if (name, inner) == ("mathbb", "R"):
+            return Group("tuple", [MINUS_INFINITY, INFINITY])
+        return self.variable(f"{name.replace('overline', 'bar')} {inner}")
 
     def function(self, name):
         r"""\sin x, \sin^2 x, \sin^{-1} x, \log_2 n, \sin(x), and \sin 2x, whose argument ends before the next function."""
         base = exponent = None
         while mark := self.take("_", "^", "**"):
-            if mark == "_":
-                base = self.argument()
-            else:
-                exponent = self.exponent()
+            base, exponent = (self.argument(), exponent) if mark == "_" else (base, self.exponent())
         if self.next_is("(", "{", "["):
             inner = as_tree(self.atom())
             inner = ("*", inner, "°") if self.take("°") else inner
         else:
-            factors = [as_tree(self.signed(self.factor))]
+            factors = [self.signed(self.factor)]
             while self.starts_factor() and not self.next_is("(") and self.peek()[1][1:] not in FUNCTIONS:
-                factors.append(as_tree(self.factor()))
+                factors.append(self.factor())
             if factors[-1] == "π" and self.peek(1)[0] == "number" and self.take("/"):  # \cos \pi/3
                 factors.append(("^", as_tree(self.factor()), Fraction(-1)))
-            inner = ("*", *factors)
+            inner = as_tree(joined("*", factors))
         inverse = exponent == -1 and "a" + FUNCTIONS[name] in FUNCTIONS.values()
         tree = (("a" if inverse else "") + FUNCTIONS[name], inner)
         if FUNCTIONS[name] == "log" and (base or name != "ln"):  # log without a base is the decimal one
@@ -502,18 +449,20 @@ def is_name(item):
 def read(cleaned):
     """What a cleaned text says: a Quantity, Group or Relation, or a string, as it is written, if it cannot be read."""
     try:
-        unwrapped = UNWRAP.sub(r"\1", cleaned)
-        prose = unwrapped.lower()
-        if prose in PHRASES:
-            return read(PHRASES[prose])
-        if digits := LETTERED_DIGITS.fullmatch(unwrapped):
-            return Quantity(Fraction(int(digits[1], int(digits[2]))))
+        prose = UNWRAP.sub(r"\1", cleaned).lower()
         words = re.findall("[a-z]+", prose) if WORDS.fullmatch(prose) else []
         longer = [word for word in words if not {word, word.removesuffix("x")} & {*NAMED, "and", "or"} and len(word) > 1]
         if len(longer) > 1 or any(len(word) > 3 for word in longer):
             said = [Quantity("words " + part) for part in re.split(" (?:and|or) ", " ".join(words))]
             return Group("list", said) if len(said) > 1 else said[0]
-        return Reader(tokens_of(cleaned)).answer()
+        tokens = tokens_of(cleaned)
+        if not {("sign", r"\pm"), ("sign", r"\mp")} & {*tokens}:
+            return Reader(tokens).answer()
+        plus, minus = (Reader([("sign", signs.get(string, string)) if kind == "sign" else (kind, string)
+                               for kind, string in tokens]).answer() for signs in ({r"\pm": "+", r"\mp": "-"}, {r"\pm": "-", r"\mp": "+"}))
+        if not isinstance(plus, Group) or plus.kind not in ("set", "list"):
+            return Group("list", [plus, minus])
+        return Group(plus.kind, [*plus.items, *(new for old, new in zip(plus.items, minus.items) if str(new) != str(old))])
     except (Unreadable, ValueError):  # ValueError: 2G_{16}
         name, sign, value = cleaned.rpartition("=")
         if sign and not NO_NAME.search(re.sub(r"\([^()]*\)", "", name)) and not isinstance(said := read(value), str):
