@@ -23,8 +23,8 @@ from .value import TooMuchWork, Work
 __all__ = ["compared_as_written", "extract_boxed", "majority", "same_answer", "written_form"]
 
 BOX_WINDOW = 60_000  # characters at the end of a text that are searched for a box
-MOST_WORK = 8000  # of a comparison
-MOST_WORK_OF_VOTE = 1_000_000  # after which a vote compares the rest as they are written
+MOST_WORK = 3000  # of a comparison
+MOST_WORK_OF_VOTE = 150_000  # after which a vote compares the rest as they are written
 MOST_COMPARED = 200  # different strings of one vote that are compared with one another
 
 # \\ and \{ are tokens of their own, so that \\{ opens a group and \{ does not; some models double the backslash of \boxed

@@ -225,7 +225,7 @@ class Reader:
             words = [string.casefold() for _, string in self.tokens[start:self.at]]
             if CONDITIONS & {*words}:
                 raise Unreadable
-            return Quantity("words " + " ".join(words))
+            return Quantity("words " + " ".join(words), word=" ".join(words))
         tree = self.total()
         if self.take(":"):
             tree = quotient(as_tree(tree), as_tree(self.total()))
@@ -453,7 +453,7 @@ def read(cleaned):
         words = re.findall("[a-z]+", prose) if WORDS.fullmatch(prose) else []
         longer = [word for word in words if not {word, word.removesuffix("x")} & {*NAMED, "and", "or"} and len(word) > 1]
         if len(longer) > 1 or any(len(word) > 3 for word in longer):
-            said = [Quantity("words " + part) for part in re.split(" (?:and|or) ", " ".join(words))]
+            said = [Quantity("words " + part, word=part) for part in re.split(" (?:and|or) ", " ".join(words))]
             return Group("list", said) if len(said) > 1 else said[0]
         tokens = tokens_of(cleaned)
         if not {("sign", r"\pm"), ("sign", r"\mp")} & {*tokens}:

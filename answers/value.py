@@ -22,7 +22,8 @@ MP = MPContext()
 CONSTANTS = {"e": lambda: +MP.e, "i": lambda: MP.j, "π": lambda: +MP.pi}  # at the precision of the moment
 # What the other side may leave out, as (its value, its value if the other does): 50% is 0.5 and 50. 12_3 is read as
 # 12 + (5 - 12) "base", and a name "∞" is a variable like any other
-MARKS = {"%": (lambda: Fraction(1, 100), 1), "°": (lambda: MP.pi / 180, 1), "base": (lambda: Fraction(1), 0)}
+MARKS = {"%": (lambda: Fraction(1, 100), Fraction(1)), "°": (lambda: MP.pi / 180, Fraction(1)),
+         "base": (lambda: Fraction(1), Fraction(0))}
 # What the variables within an operation must be, since nobody means the other branches of a root or a logarithm
 NEEDS = {"root": "positive", "log": "positive", "!": "whole", "binom": "whole", "abs": "any", "floor": "floor",
          "ceil": "floor"}
@@ -71,7 +72,7 @@ def structure(tree):
 
 @dataclass(eq=False)
 class Quantity:
-    """A tree and its unit in words, if any."""
+    """A tree and its unit in words, if any. Percent, degrees and bases are in the tree."""
 
     tree: Fraction | str | tuple
     unit: str = ""
@@ -82,11 +83,11 @@ class Quantity:
     @cached_property
     def needs(self):
         """{variable: set of what it must be}"""
-        return {name: needs for name, needs in needs_of(self.tree, {}).items() if name not in MARKS}
+        return {name: need for name, need in needs_of(self.tree, {}).items() if name not in MARKS}
 
     @cached_property
     def marked(self):
-        """Whether it has a unit, %, ° or base, which the other side may leave out."""
+        """Whether it has what the other side may leave out: a unit, %, °, a base."""
         return bool(self.unit) or not MARKS.keys().isdisjoint(needs_of(self.tree, {}))
 
 
@@ -133,7 +134,7 @@ def evaluate(tree, names):
     args = [evaluate(arg, names) for arg in args]
     value = OPERATIONS[op](*args) if op in OPERATIONS else function(op, number(*args))
     if isinstance(value, Fraction):
-        Work.spend(1 + (size(value) >> 9))
+        Work.spend(1 + (size(value) >> 6))
     else:
         Work.spend(3 + (MP.prec >> 7))
         if value and not abs(MP.mag(value)) < LARGEST:  # or it is infinite or not a number
@@ -207,41 +208,44 @@ OPERATIONS = {"+": of_many(sum), "*": of_many(math.prod), "^": power, "root": ro
               "binom": lambda n, k: Fraction(math.comb(count(n), count(k)))}
 
 
-def value_at(quantity, index, needs, marked):
-    """(value, bound of its error) of a quantity at a point; None where it has none, as 1/0. Raises TooLarge.
+def value_at(quantity, index, kinds, marks_count):
+    """(value, bound of its error) of a quantity at a point. Raises ArithmeticError or ValueError where it has none.
 
-    index: of the point. needs: {variable: what it must be}. marked: whether %, ° and bases count. The error is the
-    difference between two precisions. Where it is not small, as in 10^60 + sqrt 2, both grow by as much.
+    index: of the point. kinds: {variable: "any", "positive" or "whole"}. The same call costs the same work even where
+    the value is known, so that a verdict does not depend on what was compared before.
     """
-    key = index, marked, *(needs[name] for name in quantity.needs)
+    key = index, marks_count, *(kinds[name] for name in quantity.needs)
     if key in quantity.values:
         result, cost = quantity.values[key]
-        Work.spend(cost)  # as the first time, so that a verdict does not depend on what was compared before
+        Work.spend(cost)
     else:
         before = Work.done
         try:
-            result = computed(quantity.tree, {name: samples(name, needs[name])[index] for name in quantity.needs}, marked)
-        except TooLarge as error:
+            names = {name: samples(name, kinds[name])[index] for name in quantity.needs}
+            result = precise_value(quantity.tree, names, marks_count)
+        except (ArithmeticError, ValueError) as error:
             result = error
-        except (ArithmeticError, ValueError):
-            result = None
         quantity.values[key] = result, Work.done - before
-    if isinstance(result, TooLarge):
+    if isinstance(result, Exception):
         raise result
     return result
 
 
-def computed(tree, names, marked):
-    MP.prec = BITS
+def precise_value(tree, names, marks_count):
+    """(value, bound of its error), which is the difference between two precisions. Where that is not small, as of
+    10^60 + sqrt 2, both grow by as much."""
+    bits = BITS
     for _ in range(2):
         values = []
-        for MP.prec in (MP.prec, MP.prec + MORE_BITS):
-            marks = {name: mark() if marked else Fraction(ignored) for name, (mark, ignored) in MARKS.items()}
+        for MP.prec in (bits, bits + MORE_BITS):
+            marks = {name: mark() if marks_count else ignored for name, (mark, ignored) in MARKS.items()}
             values.append(evaluate(tree, names | marks))
             if isinstance(values[0], Fraction):
                 return values[0], 0
         error = abs(values[0] - values[1])
+        bits = 2 * BITS + MP.mag(error)
         if error < 1e-40:
-            return values[1], error
-        MP.prec = 2 * BITS + MP.mag(error)
-    return None if error > 1e-3 * max(1, abs(values[1])) else (values[1], error)  # no digit is left of tan(pi/2)
+            break
+    if error > 1e-3 * max(1, abs(values[1])):  # no digit is left of tan(pi/2)
+        raise ArithmeticError
+    return values[1], error
