@@ -23,7 +23,7 @@ from .value import TooMuchWork, Work
 __all__ = ["compared_as_written", "extract_boxed", "majority", "same_answer", "written_form"]
 
 BOX_WINDOW = 60_000  # characters at the end of a text that are searched for a box
-MOST_WORK = 3000  # of a comparison
+MOST_WORK = 4000  # of a comparison
 MOST_WORK_OF_VOTE = 150_000  # after which a vote compares the rest as they are written
 MOST_COMPARED = 200  # different strings of one vote that are compared with one another
 

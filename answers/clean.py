@@ -50,41 +50,42 @@ def repeating(found):
     return rf"\frac{{{int(whole + first + period) - int(whole + first)}}}{{{'9' * len(period) + '0' * len(first)}}}"
 
 
-# What is replaced by what, in this order. (?![A-Za-z]) ends a command, so that \left does not cut \leftarrow
-SUBSTITUTIONS = [(re.compile(pattern), by) for pattern, by in [
-    (r"(?<![0-9.])[1-9][0-9]{0,2}(?:(?: ?\{ ?, ?\}|,\\!) ?[0-9]{3})+(?![0-9])",  # 1{,}234
+# (what the text must contain, pattern, its replacement), in this order. (?![A-Za-z]) ends a command: \left in \leftarrow
+SUBSTITUTIONS = [(needed, re.compile(pattern), by) for needed, pattern, by in [
+    (",", r"(?<![0-9.])[1-9][0-9]{0,2}(?:(?: ?\{ ?, ?\}|,\\!) ?[0-9]{3})+(?![0-9])",  # 1{,}234
      lambda found: re.sub("[^0-9]", "", found[0])),
-    (r"\\!", ""), (r"\\,", " "), (r"\{,\}", ","),
-    (r"\{([^{}\\]*)\\choose(?![a-z])([^{}\\]*)\}", r"\\binom{\1}{\2}"),
-    (r"\{([^{}\\]*)\\over(?![a-z])([^{}\\]*)\}", r"\\frac{\1}{\2}"),
-    (r"\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits|quad|qquad|hfill|strut|space|big|bf"
-     r"|rm|it|tiny|small|large|Large|LARGE|huge|Huge|underline|ensuremath|checkmark)(?![A-Za-z])\.?|\\[;:> ()\[\]]|~"
-     r"|(?<!\\)\$|\\(?:hspace\*?|v?phantom|label|color|textcolor) ?\{[^{}]*\}|\bnp\.", " "),
-    (r"\\(?:[dtcs]|nice)(frac|binom)(?![A-Za-z])", r"\\\1"),
-    (r"\^ ?(?:\\circ|\{ ?\\circ ?\}) ?(?:\\(?:text|mathrm) ?\{ ?([CF]) ?\}|([CF])(?![A-Za-z]))",
+    (r"\!", r"\\!", ""), (r"\,", r"\\,", " "), ("{,}", r"\{,\}", ","),
+    ("choose", r"\{([^{}\\]*)\\choose(?![a-z])([^{}\\]*)\}", r"\\binom{\1}{\2}"),
+    ("over", r"\{([^{}\\]*)\\over(?![a-z])([^{}\\]*)\}", r"\\frac{\1}{\2}"),
+    ("", r"\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits|quad|qquad|hfill|strut|space|big"
+     r"|bf|rm|it|tiny|small|large|Large|LARGE|huge|Huge|underline|ensuremath|checkmark)(?![A-Za-z])\.?|\\[;:> ()\[\]]"
+     r"|~|(?<!\\)\$|\\(?:hspace\*?|v?phantom|label|color|textcolor) ?\{[^{}]*\}|\bnp\.", " "),
+    ("\\", r"\\(?:[dtcs]|nice)(frac|binom)(?![A-Za-z])", r"\\\1"),
+    ("circ", r"\^ ?(?:\\circ|\{ ?\\circ ?\}) ?(?:\\(?:text|mathrm) ?\{ ?([CF]) ?\}|([CF])(?![A-Za-z]))",
      r"\\text{degrees \1\2}"),
-    (r"\^ ?(?:\\circ|o(?![A-Za-z])|\{ ?(?:\\circ|o) ?\})|\\degree(?![A-Za-z])|\\circ$", "°"),
-    (r"\^ ?(?:\\prime|\{ ?\\prime ?\})", "'"), (r"\^ ?\{ ?\\prime ?\\prime ?\}", "''"),
-    (r"([0-9]) ?(?:\^ ?\{? ?)?(?:\\text ?\{)?(?:st|nd|rd|th)(?![A-Za-z])\}{0,2}", r"\1"),  # 5^{th}
-    (r"(?i)^ *(?:\\text(?:bf|rm|it)? ?\{ ?)?(?:the )?(?:final )?answer"
+    ("", r"\^ ?(?:\\circ|o(?![A-Za-z])|\{ ?(?:\\circ|o) ?\})|\\degree(?![A-Za-z])|\\circ$", "°"),
+    ("prime", r"\^ ?(?:\\prime|\{ ?\\prime ?\})", "'"), ("prime", r"\^ ?\{ ?\\prime ?\\prime ?\}", "''"),
+    ("", r"([0-9]) ?(?:\^ ?\{? ?)?(?:\\text ?\{)?(?:st|nd|rd|th)(?![A-Za-z])\}{0,2}", r"\1"),  # 5^{th}
+    ("nswer", r"(?i)^ *(?:\\text(?:bf|rm|it)? ?\{ ?)?(?:the )?(?:final )?answer"
      r"(?:(?: is:?|:) ?\}? ?(?=[^} ])| +(?=[^A-Za-z} ]))", ""),
-    (r"(?i)^ *(?:\\text ?\{ ?)?(?:all real numbers|all reals|real numbers) ?\}?$", r"\\mathbb{R}"),
-    (r"(?i)^ *(?:\\text ?\{ ?)?(?:no (?:real )?solutions?|(?:the )?empty set) ?\}?$", r"\\emptyset"),
-    (r"\\mu ?\\(?:text|mathrm) ?\{ ?", r"\\text{micro"), (r"(?<=[0-9}) ])\\Omega *$", r"\\text{ohm}"),
-    (r"\(([0-9]+)\) ?_", r"\1_"),  # (101)_2
-    (r"^ *(?=[A-Z]*[0-9])([0-9]*[A-Z][0-9A-Z]*) ?_ ?\{?([123][0-9])\}? *$", digits_of),
-    (r"(?<![0-9.\^_A-Za-z])([0-9.]+) ?(?:\\times|\\cdot|\*) ?10 ?\^ ?"
+    ("eal", r"(?i)^ *(?:\\text ?\{ ?)?(?:all real numbers|all reals|real numbers) ?\}?$", r"\\mathbb{R}"),
+    ("olution", r"(?i)^ *(?:\\text ?\{ ?)?no (?:real )?solutions? ?\}?$", r"\\emptyset"),
+    ("mpty", r"(?i)^ *(?:\\text ?\{ ?)?(?:the )?empty set ?\}?$", r"\\emptyset"),
+    (r"\mu", r"\\mu ?\\(?:text|mathrm) ?\{ ?", r"\\text{micro"),
+    ("\\", r"(?<=[0-9}) ])\\(Omega|AA) *$", r"\\text{ \1s}"),
+    ("_", r"\(([0-9]+)\) ?_", r"\1_"),  # (101)_2
+    ("_", r"^ *(?=[A-Z]*[0-9])([0-9]*[A-Z][0-9A-Z]*) ?_ ?\{?([123][0-9])\}? *$", digits_of),
+    ("10", r"(?<![0-9.\^_A-Za-z])([0-9.]+) ?(?:\\times|\\cdot|\*) ?10 ?\^ ?"
      r"(?:\{ ?([+-]?[0-9]{1,5}) ?\}|([+-]?[0-9]{1,5})(?![0-9]))", r"\1e\2\3"),
-    (r"(?<=[0-9])((?: ?\\text ?\{)?) ?(hundred|thousand|million|billion|trillion)(?![a-z])",
+    ("", r"(?<=[0-9])((?: ?\\text ?\{)?) ?(hundred|thousand|million|billion|trillion)(?![a-z])",
      lambda found: f"e{SCALES[found[2]]}{found[1]}"),
-    (r"(\\\$|[€£¥₹]) ?([0-9]+(?:[.,][0-9]+)*(?:e[0-9]+)?)|(?<![0-9.])([0-9.]+) ?(\\\$|[€£¥₹])", currency),
-    (r"(?<![0-9.,}\]\^_A-Za-z])([0-9]+) ?\\frac ?(?:\{ ?([0-9]+) ?\}|([0-9])) ?(?:\{ ?([0-9]+) ?\}|([0-9]))", mixed),
-    (r"(?<![0-9.,}\]\^_A-Za-z])(?<![0-9] )([0-9]+) ([0-9]+) ?/ ?([0-9]+)", mixed),
-    (r"(?<![0-9])([0-9]+)\.([0-9]*) ?\\(?:overline|bar) ?\{ ?([0-9]+) ?\}", repeating),
+    ("", r"(\\\$|[€£¥₹]) ?([0-9]+(?:[.,][0-9]+)*(?:e[0-9]+)?)|(?<![0-9.])([0-9.]+) ?(\\\$|[€£¥₹])", currency),
+    ("frac", r"(?<![0-9.,}\]\^_A-Za-z])([0-9]+) ?\\frac ?(?:\{ ?([0-9]+) ?\}|([0-9])) ?(?:\{ ?([0-9]+) ?\}|([0-9]))", mixed),
+    ("/", r"(?<![0-9.,}\]\^_A-Za-z])(?<![0-9] )([0-9]+) ([0-9]+) ?/ ?([0-9]+)", mixed),
+    (".", r"(?<![0-9])([0-9]+)\.([0-9]*) ?\\(?:overline|bar) ?\{ ?([0-9]+) ?\}", repeating),
+    (r"\in", r"(?<=[^ ,(]),? *\(?(?:\\text ?\{[a-z ]*\})? ?[a-z] ?\\in ?\\mathbb ?\{? ?[ZN] ?\}?(?:\^\+)? ?\)? *$", ""),
 ]]
 AREA = re.compile(r"\s*([0-9.,]+) ?([cdk]?m|ft|in)([²³])\s*")  # 25m², where m is no variable
-ANY_WHOLE = re.compile(  # k \pi, k \in \mathbb{Z}
-    r"(?<=[^ ,(]),? ?\(?(?:\\text ?\{[a-z ]*\})? ?[a-z] ?\\in ?\\mathbb ?\{? ?[ZN] ?\}?(?:\^\+)? ?\)?$")
 
 
 def clean(text):
@@ -100,12 +101,13 @@ def clean(text):
         text = re.sub(r"\\\\(?=\s)|\\q?quad(?![A-Za-z])", ", ", text)  # x = 1 \quad y = 2
     text = re.sub(r"(\\\\)\[-?[0-9.]+ ?[a-z]{2}\]", r"\1", text)  # \\[2pt]
     text = text.replace(r"\\", r"\cr " if r"\begin" in text else "\\")
-    for pattern, by in SUBSTITUTIONS:
-        text = pattern.sub(by, text)
+    for needed, pattern, by in SUBSTITUTIONS:
+        if needed in text:
+            text = pattern.sub(by, text)
     if re.match(r" *\\\{ *\\begin", text) and r"\}" not in text:  # \left\{ \begin{array} ... \right.
         text = text.replace(r"\{", "").replace("{array}", "{cases}")
     text = " ".join(text.split()).strip("*_ ").strip('"`').rstrip("\\").removesuffix(",").removesuffix(";")
-    text = ANY_WHOLE.sub("", text.removesuffix(".").strip())
+    text = text.removesuffix(".").strip()
     return text.replace(" ", "") if re.fullmatch(r"[+-]?[0-9]{1,3}(?: [0-9]{3})+(?:\.[0-9]+)?", text) else text
 
 

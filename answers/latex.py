@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
-from .clean import TEXT, THOUSANDS, UNWRAP, as_written, clean
+from .clean import GREEK, TEXT, THOUSANDS, UNWRAP, as_written, clean
 from .value import CONSTANTS, MARKS, Quantity, is_whole, negative, quotient, structure
 
 MOST_TOKENS = 400
@@ -36,15 +36,13 @@ class Relation:
 
 
 FUNCTIONS = {name: name.replace("arc", "a") for name in (  # what mpmath calls them
-    "sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan arccot arcsec arccsc arcsinh arccosh arctanh "
-    "asin acos atan exp abs").split()} | {"tg": "tan", "ctg": "cot", "arctg": "atan", "arcctg": "acot"} | dict.fromkeys(
-        ("ln", "log", "lg"), "log")
-SYMBOLS = ("alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau "
-           "upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Upsilon Phi Psi Omega ell hbar mho odot "
-           "aleph nabla partial angle triangle star dagger cdots ldots dots").split()
+    "sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan arccot arcsec arccsc arcsinh arccosh arctanh asin "
+    "acos atan exp abs log").split()} | dict(tg="tan", ctg="cot", arctg="atan", arcctg="acot", ln="log", lg="log")
+SYMBOLS = [*GREEK, *("varepsilon vartheta Upsilon varphi ell hbar mho odot aleph nabla partial angle triangle star dagger "
+                     "cdots ldots dots").split()]
 ACCENTS = "overline bar vec hat tilde dot ddot widehat overrightarrow mathcal mathbb mathfrak underline".split()
 NAMED = {"inf": r"\infty", "infinity": r"\infty", "oo": r"\infty", "union": r"\cup", "U": r"\cup"} | {
-    name: "\\" + name for name in ("pi", "infty", "sqrt", *FUNCTIONS, *SYMBOLS)}  # words that are commands in plain text
+    name: "\\" + name for name in ("pi", "infty", "sqrt", *FUNCTIONS, *SYMBOLS)}  # commands without a backslash
 RELATIONS = {sign: meaning for meaning, signs in {
     "=": r"= \approx \equiv \simeq := ==", "<": r"< \lt", ">": r"> \gt", "≤": r"\le \leq \leqslant <=",
     "≥": r"\ge \geq \geqslant >=", "≠": r"\ne \neq !=", "∈": r"\in"}.items() for sign in signs.split()}
@@ -56,14 +54,15 @@ POSTFIXES = {"^", "**", "!", "%", r"\%", "°", "_"}
 
 # The names of units. Without \text, words of less than four letters are units only if they stand here
 UNITS = {prefix + name: short + unit for prefix, short in (("kilo", "k"), ("centi", "c"), ("milli", "m"), ("", ""))
-         for name, unit in (("meter", "m"), ("metre", "m"), ("gram", "g"), ("liter", "l"), ("litre", "l"))}
-UNITS |= {alias: unit for unit, aliases in {
-    "%": "percent pct percentage", "°": "deg degree", "$": "usd dollar buck", "cent": "¢", "euro": "eur", "pound": "lb",
-    "in": "inch inche", "ft": "foot feet", "yd": "yard", "mi": "mile", "s": "second sec", "min": "minute", "h": "hour hr",
-    "year": "yr", "mi / h": "mph", "km / h": "kmh kph", "rad": "radian", "2": "square sq", "3": "cubic", "/": "per",
-    "k": "kelvin", "oz": "ounce", "mol": "mole", "hz": "hertz", "j": "joule", "n": "newton", "w": "watt", "v": "volt",
-    "pa": "pascal", **dict.fromkeys("day km cm mm kg mg ml khz mhz ghz ev kev mev gev kj kw mw nm pm ms ns kpa".split(), ""),
-}.items() for alias in (unit, *aliases.split())}
+         for name, unit in (("meter", "m"), ("metre", "m"), ("gram", "g"), ("liter", "l"), ("litre", "l"))} | {
+    alias: unit for unit, aliases in {
+        "%": "percent pct percentage", "°": "deg degree", "$": "usd dollar buck", "cent": "¢", "euro": "eur",
+        "pound": "lb", "in": "inch inche", "ft": "foot feet", "yd": "yard", "mi": "mile", "s": "second sec",
+        "min": "minute", "h": "hour hr", "year": "yr", "mi / h": "mph", "km / h": "kmh kph", "rad": "radian",
+        "2": "square sq", "3": "cubic", "/": "per", "oz": "ounce", "mol": "mole", "hz": "hertz", "j": "joule",
+        "n": "newton", "w": "watt", "v": "volt", "k": "kelvin", "pa": "pascal", **dict.fromkeys(
+            "day km cm mm kg mg ml khz mhz ghz ev kev mev gev kj kw mw nm pm ms ns kpa".split(), ""),
+    }.items() for alias in (unit, *aliases.split())}
 
 TOKEN = re.compile(
     rf"\s+|\\(?P<text>{TEXT}) ?\{{(?P<content>(?:[^{{}}]|\^\{{-?[0-9]\}})*)\}}"
@@ -176,17 +175,11 @@ class Reader:
             return self.peek(-1)[1]
         return None
 
-    def answer(self):
-        self.take("=", r"\approx")
-        items = self.items()
-        if self.peek() != END:
-            raise Unreadable
-        return items[0] if len(items) == 1 else Group("list", items)
-
     def items(self):
+        """Statements between commas, which may be doubled: 1, 2, and 3."""
         items = [self.statement()]
         while self.take(",", ";"):
-            while self.take(",", ";"):  # 1, 2, and 3
+            while self.take(",", ";"):
                 pass
             items.append(self.statement())
         return items
@@ -446,24 +439,33 @@ def is_name(item):
     return isinstance(tree, str) and tree not in (*CONSTANTS, *MARKS, "∞")
 
 
+def read_tokens(tokens):
+    """The Quantity, Group or Relation that tokens say."""
+    if {("sign", r"\pm"), ("sign", r"\mp")} & {*tokens}:  # read with either sign: what it changes is said twice
+        plus, minus = (read_tokens([("sign", signs[string]) if string in signs else (kind, string) for kind, string in tokens])
+                       for signs in ({r"\pm": "+", r"\mp": "-"}, {r"\pm": "-", r"\mp": "+"}))
+        if not isinstance(plus, Group) or plus.kind not in ("set", "list"):
+            return Group("list", [plus, minus])
+        return Group(plus.kind, [*plus.items, *(y for x, y in zip(plus.items, minus.items) if str(x) != str(y))])
+    reader = Reader(tokens)
+    reader.take("=", r"\approx")
+    items = reader.items()
+    if reader.peek() != END:
+        raise Unreadable
+    return items[0] if len(items) == 1 else Group("list", items)
+
+
 def read(cleaned):
     """What a cleaned text says: a Quantity, Group or Relation, or a string, as it is written, if it cannot be read."""
     try:
         prose = UNWRAP.sub(r"\1", cleaned).lower()
         words = re.findall("[a-z]+", prose) if WORDS.fullmatch(prose) else []
-        longer = [word for word in words if not {word, word.removesuffix("x")} & {*NAMED, "and", "or"} and len(word) > 1]
+        longer = [word for word in words if len(word) > 1 and not {word, word.removesuffix("x")} & {*NAMED, "and", "or"}]
         if len(longer) > 1 or any(len(word) > 3 for word in longer):
             said = [Quantity("words " + part, word=part) for part in re.split(" (?:and|or) ", " ".join(words))]
             return Group("list", said) if len(said) > 1 else said[0]
-        tokens = tokens_of(cleaned)
-        if not {("sign", r"\pm"), ("sign", r"\mp")} & {*tokens}:
-            return Reader(tokens).answer()
-        plus, minus = (Reader([("sign", signs.get(string, string)) if kind == "sign" else (kind, string)
-                               for kind, string in tokens]).answer() for signs in ({r"\pm": "+", r"\mp": "-"}, {r"\pm": "-", r"\mp": "+"}))
-        if not isinstance(plus, Group) or plus.kind not in ("set", "list"):
-            return Group("list", [plus, minus])
-        return Group(plus.kind, [*plus.items, *(new for old, new in zip(plus.items, minus.items) if str(new) != str(old))])
-    except (Unreadable, ValueError):  # ValueError: 2G_{16}
+        return read_tokens(tokens_of(cleaned))
+    except (Unreadable, ValueError):  # ValueError: int("2", 1)
         name, sign, value = cleaned.rpartition("=")
         if sign and not NO_NAME.search(re.sub(r"\([^()]*\)", "", name)) and not isinstance(said := read(value), str):
             return Relation("=", Quantity("words " + as_written(name)), said)  # P(A|B) = 1/2

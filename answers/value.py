@@ -12,19 +12,17 @@ from functools import cached_property, lru_cache
 
 from mpmath import MPContext
 
-LARGEST_EXACT = 50_000  # bits of a fraction
-LARGEST = 2000  # |log2| of any other value
-LARGEST_COUNT = 3000  # n of n! and of binomials
+LARGEST_EXACT, LARGEST, LARGEST_COUNT = 50_000, 2000, 3000  # bits of a fraction; |log2| of another value; n of n!
 BITS, MORE_BITS = 170, 60  # every value is computed with 50 digits, and again with 18 more
 POINTS, NEAR_POINTS = 15, 11
 
 MP = MPContext()
 CONSTANTS = {"e": lambda: +MP.e, "i": lambda: MP.j, "π": lambda: +MP.pi}  # at the precision of the moment
-# What the other side may leave out, as (its value, its value if the other does): 50% is 0.5 and 50. 12_3 is read as
-# 12 + (5 - 12) "base", and a name "∞" is a variable like any other
+# What the other side may leave out -> (its value, its value if the other does): 50% is 0.5, and 50 too. 12_3 is read as
+# 12 + (5 - 12) "base". ∞ is a variable like any other
 MARKS = {"%": (lambda: Fraction(1, 100), Fraction(1)), "°": (lambda: MP.pi / 180, Fraction(1)),
          "base": (lambda: Fraction(1), Fraction(0))}
-# What the variables within an operation must be, since nobody means the other branches of a root or a logarithm
+# What the variables in an operation are taken to be, for nobody means the other branches of a root
 NEEDS = {"root": "positive", "log": "positive", "!": "whole", "binom": "whole", "abs": "any", "floor": "floor",
          "ceil": "floor"}
 
@@ -38,14 +36,13 @@ class TooMuchWork(Exception):
 
 
 class Work:
-    """What the comparison of the moment may still do, and what all did; a unit is some 4 microseconds."""
+    """What the comparison of the moment may still do, and what all have done; a unit is some 10 microseconds."""
 
     left = done = 0
 
     @classmethod
     def spend(cls, units):
-        cls.left -= units
-        cls.done += units
+        cls.left, cls.done = cls.left - units, cls.done + units
         if cls.left < 0:
             raise TooMuchWork
 
@@ -64,10 +61,8 @@ def quotient(top, bottom):
 
 def structure(tree):
     """A string that two trees share when they differ in the order of sums and products only."""
-    if not isinstance(tree, tuple):
-        return str(tree)
-    parts = map(structure, tree[1:])
-    return f"{tree[0]}({','.join(sorted(parts) if tree[0] in '+*' else parts)})"
+    parts = [structure(arg) for arg in tree[1:]] if isinstance(tree, tuple) else []
+    return f"{tree[0]}({','.join(sorted(parts) if tree[0] in '+*' else parts)})" if parts else str(tree)
 
 
 @dataclass(eq=False)
@@ -78,7 +73,7 @@ class Quantity:
     unit: str = ""
     word: str = ""  # the letters, if it is nothing but letters: Yes is yes, though Y is not y
     rounding: float = 0.0  # half of the last place of a long decimal: 0.333333 is 1/3, but 0.3333 is not
-    values: dict = field(default_factory=dict)  # by point, see `value_at`
+    values: dict = field(default_factory=dict)  # see `value_at`
 
     @cached_property
     def needs(self):
@@ -91,37 +86,34 @@ class Quantity:
         return bool(self.unit) or not MARKS.keys().isdisjoint(needs_of(self.tree, {}))
 
 
-def needs_of(tree, found, outer=()):
+def needs_of(tree, found, outer=frozenset()):
     """Adds the names in a tree, and what they must be, to `found`."""
     if isinstance(tree, str) and tree not in CONSTANTS:
-        found.setdefault(tree, set()).update(outer)
+        found[tree] = found.get(tree, frozenset()) | outer
     elif isinstance(tree, tuple):
         op, *args = tree
-        needs = [(*outer, NEEDS[op])] * len(args) if op in NEEDS else [outer] * len(args)
+        needs = [outer | {NEEDS[op]} if op in NEEDS else outer] * len(args)
         if op == "^" and not is_whole(args[1]):
             base = args[0][1] if isinstance(args[0], tuple) else args[0]
             minus = isinstance(base, Fraction) and base < 0  # (-1)^n, (-x)^n
-            needs = [outer, (*outer, "whole")] if minus else [(*outer, "positive"), outer]
+            needs = [outer, outer | {"whole"}] if minus else [outer | {"positive"}, outer]
         for arg, need in zip(args, needs):
             needs_of(arg, found, need)
     return found
 
 
 @lru_cache(maxsize=4096)
-def samples(name, need):
+def samples(name, kind):
     """The values of a variable at the points: near ones of both signs from 1/4 to 24, in an order that depends on the
-    name, and then far ones up to 4,096. need: "any", "positive" or "whole", which is 2 or more."""
+    name, and then far ones up to 4,096. kind: "any", "positive" or "whole", which is 2 or more."""
     rng = random.Random(name.encode("utf-8", "replace"))  # seeded by SHA-512: the same in every process
     turns = rng.sample(range(NEAR_POINTS), NEAR_POINTS)
     sizes = [Fraction(rng.randrange(256, 768), 1024) * 2 ** (turn // 2) for turn in turns]
-    if need == "whole":
-        sizes = [Fraction(turn + 2) for turn in turns]
-    turns += range(POINTS - NEAR_POINTS)
+    sizes = [Fraction(turn + 2) for turn in turns] if kind == "whole" else sizes
     sizes += [Fraction(rng.randrange(size, 2 * size)) for size in (32, 32, 2048, 2048)]
-    return [-size if turn % 2 and need == "any" else size for turn, size in zip(turns, sizes)]
+    turns += range(POINTS - NEAR_POINTS)
+    return [-size if turn % 2 and kind == "any" else size for turn, size in zip(turns, sizes)]
 
-
-# ---- evaluation
 
 def evaluate(tree, names):
     """The value of a tree, whose names have the values `names`: a Fraction if it is rational, else a real or complex
@@ -133,18 +125,15 @@ def evaluate(tree, names):
     op, *args = tree
     args = [evaluate(arg, names) for arg in args]
     value = OPERATIONS[op](*args) if op in OPERATIONS else function(op, number(*args))
-    if isinstance(value, Fraction):
-        Work.spend(1 + (size(value) >> 6))
-    else:
-        Work.spend(3 + (MP.prec >> 7))
-        if value and not abs(MP.mag(value)) < LARGEST:  # or it is infinite or not a number
-            raise TooLarge
+    Work.spend(1 + (size(value) >> 7) if isinstance(value, Fraction) else 3 + (MP.prec >> 7))
+    if not isinstance(value, Fraction) and value and not abs(MP.mag(value)) < LARGEST:  # or it is infinite or NaN
+        raise TooLarge
     return value
 
 
-def size(value):
-    """Bits of a fraction."""
-    return max(value.numerator.bit_length(), value.denominator.bit_length())
+def size(*fractions):
+    """Bits of fractions."""
+    return sum(max(value.numerator.bit_length(), value.denominator.bit_length()) for value in fractions)
 
 
 def number(value):
@@ -152,15 +141,13 @@ def number(value):
     return MP.mpf(value.numerator) / value.denominator if isinstance(value, Fraction) else value
 
 
-def of_many(operation):
-    """sum or math.prod of values, exact where all are."""
-    def operate(*values):
-        if not all(isinstance(value, Fraction) for value in values):
-            return operation(map(number, values))
-        if sum(map(size, values)) > LARGEST_EXACT:
-            raise TooLarge
-        return operation(values)
-    return operate
+def of_many(operation, values):
+    """The sum or product of values, exact where all are."""
+    if not all(isinstance(value, Fraction) for value in values):
+        return operation(map(number, values))
+    if size(*values) > LARGEST_EXACT:
+        raise TooLarge
+    return operation(values)
 
 
 def power(base, exponent):
@@ -173,11 +160,8 @@ def power(base, exponent):
 
 
 def root(radicand, degree):
-    """The real root of a negative number, if there is one."""
-    if degree == 0:
-        raise ZeroDivisionError
     if is_whole(degree) and degree % 2 and not MP.im(radicand) and number(radicand) < 0:
-        return -power(-radicand, 1 / degree)
+        return -power(-radicand, 1 / degree)  # the real root of a negative number
     return power(radicand, 1 / degree)
 
 
@@ -191,20 +175,19 @@ def count(value):
     return int(nearest)
 
 
-def floor(value):
-    # 1e-40, for the square of a root of 2 is not quite 2
+def floor(value):  # the square of a root of 2 is not quite 2, hence 1e-40
     return Fraction(math.floor(value) if isinstance(value, Fraction) else int(MP.floor(MP.re(value) + 1e-40)))
 
 
 def function(name, argument):
-    """sin, log, ... of a number; some grow as powers do."""
-    if (name in ("exp", "sinh", "cosh") or MP.im(argument)) and abs(argument) > LARGEST:
+    if (name in ("exp", "sinh", "cosh") or MP.im(argument)) and abs(argument) > LARGEST:  # these grow as powers do
         raise TooLarge
     return getattr(MP, name)(argument)
 
 
-OPERATIONS = {"+": of_many(sum), "*": of_many(math.prod), "^": power, "root": root, "abs": abs, "floor": floor,
-              "ceil": lambda value: -floor(-value), "!": lambda n: Fraction(math.factorial(count(n))),
+OPERATIONS = {"+": lambda *values: of_many(sum, values), "*": lambda *values: of_many(math.prod, values), "^": power,
+              "root": root, "abs": abs, "floor": floor, "ceil": lambda value: -floor(-value),
+              "!": lambda n: Fraction(math.factorial(count(n))),
               "binom": lambda n, k: Fraction(math.comb(count(n), count(k)))}
 
 
@@ -215,10 +198,7 @@ def value_at(quantity, index, kinds, marks_count):
     the value is known, so that a verdict does not depend on what was compared before.
     """
     key = index, marks_count, *(kinds[name] for name in quantity.needs)
-    if key in quantity.values:
-        result, cost = quantity.values[key]
-        Work.spend(cost)
-    else:
+    if key not in quantity.values:
         before = Work.done
         try:
             names = {name: samples(name, kinds[name])[index] for name in quantity.needs}
@@ -226,6 +206,9 @@ def value_at(quantity, index, kinds, marks_count):
         except (ArithmeticError, ValueError) as error:
             result = error
         quantity.values[key] = result, Work.done - before
+    else:
+        Work.spend(quantity.values[key][1])
+    result = quantity.values[key][0]
     if isinstance(result, Exception):
         raise result
     return result
@@ -243,9 +226,9 @@ def precise_value(tree, names, marks_count):
             if isinstance(values[0], Fraction):
                 return values[0], 0
         error = abs(values[0] - values[1])
-        bits = 2 * BITS + MP.mag(error)
         if error < 1e-40:
-            break
+            return values[1], error
+        bits = 2 * BITS + MP.mag(error)
     if error > 1e-3 * max(1, abs(values[1])):  # no digit is left of tan(pi/2)
         raise ArithmeticError
     return values[1], error
