@@ -27,17 +27,6 @@ PLAIN_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)")
 LOOSE_SPACE = re.compile(r"(?<![0-9A-Za-z]) | (?![0-9A-Za-z])|(?<=[A-Za-z]) (?=[0-9])|(?<=[0-9]) (?=[A-Za-z])")
 
 
-def currency(found):
-    r"""\$5 as 5\text{ dollar}."""
-    return rf"{found[2] or found[3]}\text{{ {CURRENCIES[found[1] or found[4]]}}}"
-
-
-def digits_of(found):
-    r"""2A_{16} as 42."""
-    digits, base = found[1], int(found[2])
-    return str(int(digits, base)) if max(digits) < chr(base + 55) else found[0]
-
-
 def mixed(found):
     r"""1\frac{2}{3} and 1 2/3 as \frac{5}{3}; 2\frac{3}{2} stays, for it is a product."""
     whole, top, bottom = (int(part) for part in found.groups() if part)
@@ -66,6 +55,7 @@ SUBSTITUTIONS = [(needed, re.compile(pattern), by) for needed, pattern, by in [
     ("", r"\^ ?(?:\\circ|o(?![A-Za-z])|\{ ?(?:\\circ|o) ?\})|\\degree(?![A-Za-z])|\\circ$", "°"),
     ("prime", r"\^ ?(?:\\prime|\{ ?\\prime ?\})", "'"), ("prime", r"\^ ?\{ ?\\prime ?\\prime ?\}", "''"),
     ("", r"([0-9]) ?(?:\^ ?\{? ?)?(?:\\text ?\{)?(?:st|nd|rd|th)(?![A-Za-z])\}{0,2}", r"\1"),  # 5^{th}
+    ("^", r"^ *([0-9.,]+) ?([cdk]?m|ft|in)\^ ?\{?([23])\}? *$", r"\1\\text{ \2}^\3"),  # 25m², where m is no variable
     ("nswer", r"(?i)^ *(?:\\text(?:bf|rm|it)? ?\{ ?)?(?:the )?(?:final )?answer"
      r"(?:(?: is:?|:) ?\}? ?(?=[^} ])| +(?=[^A-Za-z} ]))", ""),
     ("eal", r"(?i)^ *(?:\\text ?\{ ?)?(?:all real numbers|all reals|real numbers) ?\}?$", r"\\mathbb{R}"),
@@ -74,24 +64,22 @@ SUBSTITUTIONS = [(needed, re.compile(pattern), by) for needed, pattern, by in [
     (r"\mu", r"\\mu ?\\(?:text|mathrm) ?\{ ?", r"\\text{micro"),
     ("\\", r"(?<=[0-9}) ])\\(Omega|AA) *$", r"\\text{ \1s}"),
     ("_", r"\(([0-9]+)\) ?_", r"\1_"),  # (101)_2
-    ("_", r"^ *(?=[A-Z]*[0-9])([0-9]*[A-Z][0-9A-Z]*) ?_ ?\{?([123][0-9])\}? *$", digits_of),
+    ("_", r"^ *(?=[A-F]*[0-9])([0-9]*[A-F][0-9A-F]*) ?_ ?\{?16\}? *$", lambda found: str(int(found[1], 16))),  # 2A_{16}
     ("10", r"(?<![0-9.\^_A-Za-z])([0-9.]+) ?(?:\\times|\\cdot|\*) ?10 ?\^ ?"
      r"(?:\{ ?([+-]?[0-9]{1,5}) ?\}|([+-]?[0-9]{1,5})(?![0-9]))", r"\1e\2\3"),
     ("", r"(?<=[0-9])((?: ?\\text ?\{)?) ?(hundred|thousand|million|billion|trillion)(?![a-z])",
      lambda found: f"e{SCALES[found[2]]}{found[1]}"),
-    ("", r"(\\\$|[€£¥₹]) ?([0-9]+(?:[.,][0-9]+)*(?:e[0-9]+)?)|(?<![0-9.])([0-9.]+) ?(\\\$|[€£¥₹])", currency),
+    ("", r"(\\\$|[€£¥₹]) ?([0-9]+(?:[.,][0-9]+)*(?:e[0-9]+)?)|(?<![0-9.])([0-9.]+) ?(\\\$|[€£¥₹])",
+     lambda found: rf"{found[2] or found[3]}\text{{ {CURRENCIES[found[1] or found[4]]}}}"),
     ("frac", r"(?<![0-9.,}\]\^_A-Za-z])([0-9]+) ?\\frac ?(?:\{ ?([0-9]+) ?\}|([0-9])) ?(?:\{ ?([0-9]+) ?\}|([0-9]))", mixed),
     ("/", r"(?<![0-9.,}\]\^_A-Za-z])(?<![0-9] )([0-9]+) ([0-9]+) ?/ ?([0-9]+)", mixed),
     (".", r"(?<![0-9])([0-9]+)\.([0-9]*) ?\\(?:overline|bar) ?\{ ?([0-9]+) ?\}", repeating),
     (r"\in", r"(?<=[^ ,(]),? *\(?(?:\\text ?\{[a-z ]*\})? ?[a-z] ?\\in ?\\mathbb ?\{? ?[ZN] ?\}?(?:\^\+)? ?\)? *$", ""),
 ]]
-AREA = re.compile(r"\s*([0-9.,]+) ?([cdk]?m|ft|in)([²³])\s*")  # 25m², where m is no variable
-
 
 def clean(text):
     r"""The text without its dress: unicode signs become LaTeX ones, $, \left, thin spaces and emphasis go, fractions are
     all \frac, mixed and repeating numbers too. Time is linear in the text."""
-    text = AREA.sub(r"\1\\text{ \2}\3", text) if AREA.fullmatch(text) else text
     text = re.sub("([⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+)|([₀₁₂₃₄₅₆₇₈₉]+)", lambda run: ("^{" if run[1] else "_{") + run[0] + "}", text)
     text = text.translate(UNICODE)
     # A doubled backslash ends a row of a matrix (as \cr, so that no space looks escaped); elsewhere it was escaped twice

@@ -19,18 +19,14 @@ class Unreadable(Exception):
 
 @dataclass(eq=False)
 class Group:
-    """kind: tuple, list (bare, with commas or "and"), set, union, or matrix (of rows, which are tuples)."""
-
-    kind: str
+    kind: str  # tuple (a matrix is one of rows), list (bare, with commas or "and"), set or union
     items: list
     ends: str = "()"  # a tuple's brackets
 
 
 @dataclass(eq=False)
 class Relation:
-    """left sign right; sign is = ∈ < ≤ or ≠ (a > b is read as b < a, and 1 < x < 2 as x ∈ (1, 2))."""
-
-    sign: str
+    sign: str  # = ∈ < ≤ ≠; a > b is read as b < a, and 1 < x < 2 as x ∈ (1, 2)
     left: object
     right: object
 
@@ -123,21 +119,18 @@ def number(string):
     mantissa, _, exponent = string.lower().partition("e")
     if len(exponent) > 12:
         raise Unreadable
-    if len(exponent) < 4:
-        return Fraction(string)
-    return "*", Fraction(mantissa), ("^", Fraction(10), Fraction(exponent))
+    return Fraction(string) if len(exponent) < 4 else ("*", Fraction(mantissa), ("^", Fraction(10), Fraction(exponent)))
 
 
 def rounding(string):
     """Half of the last place of a decimal with six digits or more behind the point, and as many that count; else 0."""
     mantissa, _, exponent = string.lower().partition("e")
-    whole, _, decimals = mantissa.partition(".")
-    places = len(decimals) - int(exponent or 0)
-    return 10.0 ** -places / 2 if 6 <= places <= 300 and len((whole + decimals).lstrip("0")) >= 6 else 0.0
+    places = len(mantissa.partition(".")[2]) - int(exponent or 0)
+    return 10.0 ** -places / 2 if 6 <= places <= 300 and len(mantissa.replace(".", "").lstrip("0")) >= 6 else 0.0
 
 
 def as_tree(item):
-    """The tree of a value without unit. Raises Unreadable for anything else."""
+    """The tree of a value without unit."""
     if isinstance(item, Group | Relation) or isinstance(item, Quantity) and item.unit:
         raise Unreadable
     return item.tree if isinstance(item, Quantity) else item
@@ -170,10 +163,12 @@ class Reader:
         return self.peek()[0] == "sign" and self.peek()[1] in strings
 
     def take(self, *strings):
-        if self.next_is(*strings):
-            self.at += 1
-            return self.peek(-1)[1]
-        return None
+        self.at += (found := self.next_is(*strings))
+        return self.peek(-1)[1] if found else None
+
+    def expect(self, *strings):
+        if not self.take(*strings):
+            raise Unreadable
 
     def items(self):
         """Statements between commas, which may be doubled: 1, 2, and 3."""
@@ -333,8 +328,7 @@ class Reader:
         """The one expression up to a closer."""
         outer, self.bars = self.bars, "|" in closers
         tree = as_tree(self.total())
-        if not self.take(*closers):
-            raise Unreadable
+        self.expect(*closers)
         self.bars = outer
         return tree
 
@@ -349,7 +343,7 @@ class Reader:
             return Group("set" if opener else "list", items)
         ends = ends if opener in ("(", "[") else "()"
         item = items[0] if len(items) == 1 and ends in ("()", "[]") else None
-        if isinstance(item, Group) and (item.kind == "tuple" and ends == "()" or item.kind == "matrix"):
+        if isinstance(item, Group) and item.kind == "tuple" and item.ends == "()":
             return item
         return item.tree if isinstance(item, Quantity) and not item.unit else Group("tuple", items, ends)
 
@@ -360,8 +354,7 @@ class Reader:
             name += mark + (self.raw_group() if mark == "_" else "")
         if applied and self.take("("):
             name += f"({','.join(structure(as_tree(item)) for item in self.items())})"
-            if not self.take(")"):
-                raise Unreadable
+            self.expect(")")
         return name
 
     def raw_group(self):
@@ -372,18 +365,21 @@ class Reader:
         return "".join(string for _, string in self.tokens[start:end + 1]).strip("{}")
 
     def environment(self, name):
-        """A matrix, or a list of what stands in a system of equations."""
+        """A matrix as the tuple of its rows, a vector as one tuple, a system of equations as a list."""
         rows, system = [[]], name in ("cases", "aligned")
-        while not system and "matrix" not in name and name != "array" or self.peek() != ("end", name):
+        while system or "matrix" in name or name == "array":
             rows[-1].append(self.statement())
             self.take(",")
             if self.take(r"\cr"):
                 rows.append([])
             elif not self.take("&") and self.peek() != ("end", name):
                 raise Unreadable
-        self.at += 1
-        rows = [row[0] if len(row) == 1 and system else Group("tuple", row) for row in rows if row]
-        return Group("list" if system else "matrix", rows)
+            if self.peek() == ("end", name):
+                self.at += 1
+                rows = [row for row in rows if row]
+                items = [row[0] if len(row) == 1 else Group("tuple", row) for row in rows]
+                return Group("list", items) if system else Group("tuple", rows[0] if len(rows) == 1 else items)
+        raise Unreadable
 
     def command(self, command):
         name = command[1:]
@@ -408,7 +404,7 @@ class Reader:
 
     def function(self, name):
         r"""\sin x, \sin^2 x, \sin^{-1} x, \log_2 n, \sin(x), and \sin 2x, whose argument ends before the next function."""
-        base = exponent = None
+        base, exponent = Fraction(10) if name in ("log", "lg") else None, None  # log without a base is the decimal one
         while mark := self.take("_", "^", "**"):
             base, exponent = (self.argument(), exponent) if mark == "_" else (base, self.exponent())
         if self.next_is("(", "{", "["):
@@ -423,8 +419,7 @@ class Reader:
             inner = as_tree(joined("*", factors))
         inverse = exponent == -1 and "a" + FUNCTIONS[name] in FUNCTIONS.values()
         tree = (("a" if inverse else "") + FUNCTIONS[name], inner)
-        if FUNCTIONS[name] == "log" and (base or name != "ln"):  # log without a base is the decimal one
-            tree = quotient(tree, ("log", base or Fraction(10)))
+        tree = quotient(tree, ("log", base)) if base else tree
         return tree if exponent is None or inverse else ("^", tree, exponent)
 
 

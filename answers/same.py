@@ -116,18 +116,13 @@ def same_relation(a, b):
         return None not in sets and same(*names) and same(*sets)
     if same(a.left, b.left) and same(a.right, b.right):
         return True
-    if a.sign == "=" and is_name(a.left) and is_name(b.left) and is_function(a.left) != is_function(b.left):
+    if a.sign == "=" and is_name(a.left) and is_name(b.left) and sum("(" in str(as_tree(item.left)) for item in (a, b)) == 1:
         return same(a.right, b.right)  # f(x) = 2x and y = 2x
     try:
-        a_tree, b_tree = (("+", as_tree(item.left), negative(as_tree(item.right))) for item in (a, b))
+        trees = [("+", as_tree(item.left), negative(as_tree(item.right))) for item in (a, b)]
     except Unreadable:
         return False
-    return proportional(Quantity(a_tree), Quantity(b_tree), positive=a.sign in "<≤")
-
-
-def is_function(item):
-    """Whether it is f(x), of an f that is not known."""
-    return isinstance(item, Quantity) and isinstance(item.tree, str) and "(" in item.tree
+    return proportional(*map(Quantity, trees), positive=a.sign in "<≤")
 
 
 def proportional(a, b, positive):
@@ -148,13 +143,6 @@ def same_group(a, b):
     kinds = {a.kind, b.kind}
     if "union" in kinds:
         return same_members(parts_of(a), parts_of(b))
-    if kinds == {"matrix"}:
-        return same_sequence(a.items, b.items)
-    if "matrix" in kinds:  # one row or one column may be a tuple
-        matrix, other = (a, b) if a.kind == "matrix" else (b, a)
-        rows = [row.items for row in matrix.items]
-        flat = rows[0] if len(rows) == 1 else [row[0] for row in rows] if {*map(len, rows)} == {1} else []
-        return other.kind == "tuple" and same_sequence(flat, other.items)
     if "tuple" in kinds:
         ends = {group.ends if len(group.items) == 2 else "()" for group in (a, b) if group.kind == "tuple"}
         ends = ends if kinds == {"tuple"} else ends - {"[]"} | {"()"}  # a list may be written in brackets
@@ -165,18 +153,13 @@ def same_group(a, b):
         return False
     if "set" in kinds:
         return same_members(a.items, b.items)
-    left = [*b.items]  # two lists: in any order, each item as often
-    for x in a.items:
-        i = next((i for i, y in enumerate(left) if same(x, y)), None)
-        if i is None:
-            return False
-        del left[i]
-    return not left
+    return len(a.items) == len(b.items) and all(  # two lists: in any order, each item as often
+        sum(same(x, y) for y in a.items) == sum(same(x, y) for y in b.items) for x in a.items)
 
 
 def parts_of(group):
     """The parts of a union, each element of a set for itself."""
-    if not isinstance(group, Group) or group.kind not in ("union", "set", "list"):
+    if not isinstance(group, Group) or group.kind == "tuple":
         return [group]
     if group.kind == "set":
         return [Group("set", [member]) for member in group.items]
@@ -185,8 +168,8 @@ def parts_of(group):
 
 def has_names(items):
     """Whether they say what each of several names is."""
-    return all(isinstance(item, Relation) and item.sign == "=" and isinstance(item.left, Quantity) and is_name(item.left)
-               for item in items) and len({structure(item.left.tree) for item in items}) > 1
+    return len({str(item.left.tree) for item in items if isinstance(item, Relation) and item.sign == "="
+                and isinstance(item.left, Quantity) and is_name(item.left)}) == len(items) > 1
 
 
 def same_sequence(a, b):
