@@ -1,15 +1,14 @@
 r"""What a final answer is, when two answers are the same, and the majority of many. Knows nothing of models.
 
-An answer is the text in the last `\boxed{...}`.
-
-    clean.py    takes off what does not change the value: $, \left, \dfrac, thin spaces, unicode dress
-    latex.py    reads LaTeX and plain text -> a Quantity (an expression and its unit), a Group (tuple, set, ...), a Relation
-    value.py    evaluates expressions: exactly where they are rational, else with 50 digits, variables at seeded points
+    clean.py    takes off what does not change the value of an answer: $, \left, \dfrac, unicode dress
+    tokens.py   cuts it into numbers, letters, words and signs
+    latex.py    reads these -> a Quantity (an expression and its unit), a Group (tuple, set, ...) or a Relation
+    value.py    evaluates expressions: exactly where they are rational, else with 50 digits, at seeded points
     same.py     compares two readings: values, groups item by item, equations up to a factor
 
 Nothing here can hang. Reading takes linear time, every operation checks the size of its operands before it computes, and
 a comparison has a budget of work. What is too large (5^{5^{5^5}}), too long or cannot be read is compared as it is
-written, and `compared_as_written` counts how often, by reason. There is no `eval`, no `simplify`, no timer, no thread.
+written. There is no `eval`, no `simplify`, no timer and no thread.
 """
 
 import re
@@ -37,7 +36,7 @@ def extract_boxed(text):
     nothing is in it.
 
     Last is the one that opens last, so the inner of two nested boxes. Complete is one whose braces balance; \{ and \} do
-    not count. Only the last 60,000 characters are searched; time is linear in them.
+    not count. Only the last 60,000 characters are searched, in linear time.
     """
     text = text[-BOX_WINDOW:]
     opened, last, end = [], -1, -1
@@ -56,11 +55,10 @@ def extract_boxed(text):
 
 
 def same_answer(a, b):
-    """Whether two strings are one answer. Symmetric, deterministic, never raises.
+    """Whether two strings are one answer. Symmetric, deterministic, never raises; some 0.1 ms, 50 ms at most.
 
     A unit, percent sign, degree sign or base that one side lacks is not missed, and so it is not transitive: 50% is 0.5
-    and 50. Texts of up to 2,000 characters are read, mostly within 0.1 ms, in some 50 at most; longer ones are compared
-    as they are written, in linear time.
+    and 50. Texts of more than 2,000 characters are compared as they are written, in linear time.
     """
     if a == b:
         return True
@@ -79,11 +77,9 @@ def same_answer(a, b):
 def majority(answers, *, same=same_answer, count_unboxed=True):
     """The most frequent answer and its share -> (answer, share); (None, 0.0) if nobody answers.
 
-    answers: strings, or None for an answer without a box, which has no vote but counts in the share (the paper's p: the
-    share of all m), or does not with count_unboxed=False. same(a, b): whether two strings are one answer. The answer is
-    the first seen of its class, and of equally large classes the one seen first wins. Equal strings are counted first,
-    and each different one is then compared with the first of each class; of more than 200 different strings only the 200
-    most frequent are compared, and only they can win.
+    answers: strings, or None without a box, which has no vote but counts in the share unless count_unboxed is False.
+    same(a, b): whether two strings are one answer. The first seen of a class stands for it, and wins a tie. Equal strings
+    are counted first; of more than 200 different ones only the 200 most frequent are compared, and only they can win.
     """
     counts = Counter(answers)
     unboxed = counts.pop(None, 0)

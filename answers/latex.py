@@ -5,16 +5,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
-from .clean import GREEK, TEXT, THOUSANDS, UNWRAP, as_written, clean
+from .clean import THOUSANDS, UNWRAP, as_written, clean
+from .tokens import FUNCTIONS, NAMED, SYMBOLS, UNITS, WORDS, Unreadable, tokens_of
 from .value import CONSTANTS, MARKS, Quantity, is_whole, negative, quotient, structure
 
-MOST_TOKENS = 400
 DEEPEST = 40  # brackets, roots, ... within one another
 MOST_POSTFIXES = 6  # powers, factorials and percent signs in a row
-
-
-class Unreadable(Exception):
-    """The text is no mathematics that `Reader` knows."""
 
 
 @dataclass(eq=False)
@@ -31,14 +27,7 @@ class Relation:
     right: object
 
 
-FUNCTIONS = {name: name.replace("arc", "a") for name in (  # what mpmath calls them
-    "sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan arccot arcsec arccsc arcsinh arccosh arctanh asin "
-    "acos atan exp abs log").split()} | dict(tg="tan", ctg="cot", arctg="atan", arcctg="acot", ln="log", lg="log")
-SYMBOLS = [*GREEK, *("varepsilon vartheta Upsilon varphi ell hbar mho odot aleph nabla partial angle triangle star dagger "
-                     "cdots ldots dots").split()]
 ACCENTS = "overline bar vec hat tilde dot ddot widehat overrightarrow mathcal mathbb mathfrak underline".split()
-NAMED = {"inf": r"\infty", "infinity": r"\infty", "oo": r"\infty", "union": r"\cup", "U": r"\cup"} | {
-    name: "\\" + name for name in ("pi", "infty", "sqrt", *FUNCTIONS, *SYMBOLS)}  # commands without a backslash
 RELATIONS = {sign: meaning for meaning, signs in {
     "=": r"= \approx \equiv \simeq := ==", "<": r"< \lt", ">": r"> \gt", "≤": r"\le \leq \leqslant <=",
     "≥": r"\ge \geq \geqslant >=", "≠": r"\ne \neq !=", "∈": r"\in"}.items() for sign in signs.split()}
@@ -46,80 +35,19 @@ OPENERS = {"(": "(", "[": "[", r"\lbrack": "[", r"\{": "{", r"\lbrace": "{", "{"
 CLOSERS = {")": ")", "]": "]", r"\rbrack": "]", r"\}": "}", r"\rbrace": "}", "}": "", r"\rangle": ">"}
 NO_FACTORS = {*RELATIONS, *CLOSERS, *(r"\cup \cap \pm \mp \times \cdot \div \ast \rfloor \rceil \rvert \setminus "
                                       r"\backslash \mid \to \cr").split()}
-POSTFIXES = {"^", "**", "!", "%", r"\%", "°", "_"}
-
-# The names of units. Without \text, words of less than four letters are units only if they stand here
-UNITS = {prefix + name: short + unit for prefix, short in (("kilo", "k"), ("centi", "c"), ("milli", "m"), ("", ""))
-         for name, unit in (("meter", "m"), ("metre", "m"), ("gram", "g"), ("liter", "l"), ("litre", "l"))} | {
-    alias: unit for unit, aliases in {
-        "%": "percent pct percentage", "°": "deg degree", "$": "usd dollar buck", "cent": "¢", "euro": "eur",
-        "pound": "lb", "in": "inch inche", "ft": "foot feet", "yd": "yard", "mi": "mile", "s": "second sec",
-        "min": "minute", "h": "hour hr", "year": "yr", "mi / h": "mph", "km / h": "kmh kph", "rad": "radian",
-        "2": "square sq", "3": "cubic", "/": "per", "oz": "ounce", "mol": "mole", "hz": "hertz", "j": "joule",
-        "n": "newton", "w": "watt", "v": "volt", "k": "kelvin", "pa": "pascal", **dict.fromkeys(
-            "day km cm mm kg mg ml khz mhz ghz ev kev mev gev kj kw mw nm pm ms ns kpa".split(), ""),
-    }.items() for alias in (unit, *aliases.split())}
-
-TOKEN = re.compile(
-    rf"\s+|\\(?P<text>{TEXT}) ?\{{(?P<content>(?:[^{{}}]|\^\{{-?[0-9]\}})*)\}}"
-    r"|\\begin ?\{ ?(?P<begin>[a-zA-Z]+)\*? ?\}(?: ?\{[lcr| ]*\})?|\\end ?\{ ?(?P<end>[a-zA-Z]+)\*? ?\}"
-    r"|(?P<number>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)|(?P<letters>[A-Za-z]+)"
-    r"|(?P<sign>\\(?:[A-Za-z]+|.)|\*\*|<=|>=|!=|==|:=|.)", re.DOTALL)
-UNIT = re.compile(r"[A-Za-z]+(?:\^?-?[0-9])?(?: ?[/ ] ?[A-Za-z]+(?:\^?-?[0-9])?)*")
-WORDS = re.compile(r"[A-Za-z][A-Za-z'\". -]*")
 CONDITIONS = {"at", "if", "when", "where", "except", "unless"}  # undefined at x = 5
 # What no name before an equals sign has in it, as P(A|B) = 1/2 has one
 NO_NAME = re.compile(r"[=<>!:,;]|\\(?:text|mathrm|mbox|not|equiv|p?mod|le|ge|in)(?![a-z])|(?<![\\A-Za-z])[A-Za-z]{3}")
 DECIMAL_COMMA = re.compile(r"[+-]?(?:0,[0-9]+|[0-9]+,(?:[0-9]{2}|[0-9]{4,}))")  # 1,2 is a list, and 1,234 is a number
-
-
-def tokens_of(text):
-    """The text as a list of (kind, string), kind one of number, letter, word, begin, end, sign."""
-    tokens = []
-    for token in TOKEN.finditer(text):
-        kind, string = token.lastgroup, token[0]
-        if kind == "content":
-            content = re.sub(r"\{(-?[0-9])\}", r"\1", token["content"]).strip(" ~.")
-            is_text = WORDS.fullmatch(content) or tokens and UNIT.fullmatch(content)
-            tokens += text_tokens(token["text"], content, not tokens) if is_text else tokens_of(content)
-        elif kind == "letters":
-            tokens += letter_tokens(string, first=not tokens)
-        elif kind and string not in (r"\boxed", r"\fbox"):
-            tokens.append((kind, token[kind]))
-        if len(tokens) > MOST_TOKENS:
-            raise Unreadable
-    return tokens
-
-
-def text_tokens(command, content, first):
-    r"""What stands in \text{...}, if it is words or a unit. A single letter is a variable or an option, or else a unit."""
-    runs = re.findall(r"[A-Za-z]+|\^?-?[0-9]|/", content)
-    bare = {"and", "or"} & {*runs} or len(content) == 1 and (
-        first or content in "eid" or command in ("mathbf", "boldsymbol", "operatorname"))
-    return [token for run in runs for token in (
-        letter_tokens(run, first=run == "U") if run in (*NAMED, "and", "or") or bare and len(run) == 1 else
-        [("sign", run) if run == "/" else ("word", run.strip("^"))])]
-
-
-def letter_tokens(run, first):
-    """A run of letters: a function, `and`, a unit (not as the first of all), a word, or a product of variables."""
-    if run.lower() in ("and", "or"):
-        return [("sign", ",")]
-    if run in NAMED and not (run == "U" and first):
-        return [("sign", NAMED[run])]
-    if run[-1] == "x" and run[:-1] in NAMED:  # sinx
-        return [("sign", NAMED[run[:-1]]), ("letter", "x")]
-    if len(run) > 3 or len(run) > 1 and not first and run.lower() in UNITS:
-        return [("word", run)]
-    return [("letter", letter) for letter in run]
+INFINITY, MINUS_INFINITY = Quantity("∞"), Quantity(negative("∞"))
+END = ("end", "")  # of all
 
 
 def number(string):
-    """The value of 12, 1.25, .5 or 4.5e33; a large power of ten is left to be computed."""
-    mantissa, _, exponent = string.lower().partition("e")
-    if len(exponent) > 12:
+    """The value of 12, 1.25, .5 or 4.5e33."""
+    if len(string.lower().partition("e")[2]) > 4:
         raise Unreadable
-    return Fraction(string) if len(exponent) < 4 else ("*", Fraction(mantissa), ("^", Fraction(10), Fraction(exponent)))
+    return Fraction(string)
 
 
 def rounding(string):
@@ -138,10 +66,6 @@ def as_tree(item):
 
 def joined(operation, parts):
     return (operation, *map(as_tree, parts)) if len(parts) > 1 else parts[0]
-
-
-INFINITY, MINUS_INFINITY = Quantity("∞"), Quantity(negative("∞"))
-END = ("end", "")  # of all
 
 
 class Reader:
@@ -170,20 +94,20 @@ class Reader:
         if not self.take(*strings):
             raise Unreadable
 
+    def many(self, read, *signs):
+        """What is read once, and again behind each of the signs -> (parts, the signs between them)."""
+        parts, between = [read()], []
+        while sign := self.take(*signs):
+            between.append(sign)
+            parts.append(read())
+        return parts, between
+
     def items(self):
-        """Statements between commas, which may be doubled: 1, 2, and 3."""
-        items = [self.statement()]
-        while self.take(",", ";"):
-            while self.take(",", ";"):
-                pass
-            items.append(self.statement())
-        return items
+        return self.many(self.statement, ",")[0]
 
     def statement(self):
-        sides, signs = [self.side()], []
-        while sign := self.take(*RELATIONS):
-            signs.append(RELATIONS[sign])
-            sides.append(self.side())
+        sides, signs = self.many(self.side, *RELATIONS)
+        signs = [RELATIONS[sign] for sign in signs]
         if not signs:
             return sides[0]
         if {*signs} == {"="}:
@@ -200,9 +124,7 @@ class Reader:
         return Relation("∈", sides[1], Group("tuple", sides[::2], ends))
 
     def side(self):
-        parts = [self.quantity()]
-        while self.take(r"\cup"):
-            parts.append(self.quantity())
+        parts, _ = self.many(self.quantity, r"\cup")
         return Group("union", parts) if len(parts) > 1 else parts[0]
 
     def quantity(self):
@@ -243,10 +165,9 @@ class Reader:
         return " ".join(sorted(names, key=lambda name: name.strip("-").isdigit()))
 
     def total(self):
-        terms = [self.signed(self.term)]
-        while self.next_is("+", "-"):
-            terms.append(self.signed(self.term))
-        return joined("+", terms)
+        terms, signs = self.many(lambda: self.signed(self.term), "+", "-")
+        return joined("+", [terms[0], *(negative(as_tree(term)) if sign == "-" else term
+                                        for sign, term in zip(signs, terms[1:]))])
 
     def signed(self, read):
         minus = False

@@ -3,7 +3,8 @@
 from collections import Counter
 from fractions import Fraction
 
-from .latex import INFINITY, MINUS_INFINITY, Group, Relation, Unreadable, as_tree, is_name
+from .latex import INFINITY, MINUS_INFINITY, Group, Relation, as_tree, is_name
+from .tokens import Unreadable
 from .value import LARGEST, MP, POINTS, Quantity, TooLarge, Work, negative, number, structure, value_at
 
 compared_as_written = Counter()

@@ -6,9 +6,9 @@ and each operation looks at the size of its operands before it computes, so noth
 
 import math
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 from mpmath import MPContext
 
@@ -73,17 +73,12 @@ class Quantity:
     unit: str = ""
     word: str = ""  # the letters, if it is nothing but letters: Yes is yes, though Y is not y
     rounding: float = 0.0  # half of the last place of a long decimal: 0.333333 is 1/3, but 0.3333 is not
-    values: dict = field(default_factory=dict)  # see `value_at`
 
-    @cached_property
-    def needs(self):
-        """{variable: set of what it must be}"""
-        return {name: need for name, need in needs_of(self.tree, {}).items() if name not in MARKS}
-
-    @cached_property
-    def marked(self):
-        """Whether it has what the other side may leave out: a unit, %, °, a base."""
-        return bool(self.unit) or not MARKS.keys().isdisjoint(needs_of(self.tree, {}))
+    def __post_init__(self):
+        names = needs_of(self.tree, {})
+        self.needs = {name: need for name, need in names.items() if name not in MARKS}  # {variable: what it must be}
+        self.marked = bool(self.unit) or len(names) > len(self.needs)  # with what the other side may leave out
+        self.values = {}  # see `value_at`
 
 
 def needs_of(tree, found, outer=frozenset()):
@@ -198,7 +193,9 @@ def value_at(quantity, index, kinds, marks_count):
     the value is known, so that a verdict does not depend on what was compared before.
     """
     key = index, marks_count, *(kinds[name] for name in quantity.needs)
-    if key not in quantity.values:
+    if key in quantity.values:
+        Work.spend(quantity.values[key][1])
+    else:
         before = Work.done
         try:
             names = {name: samples(name, kinds[name])[index] for name in quantity.needs}
@@ -206,12 +203,9 @@ def value_at(quantity, index, kinds, marks_count):
         except (ArithmeticError, ValueError) as error:
             result = error
         quantity.values[key] = result, Work.done - before
-    else:
-        Work.spend(quantity.values[key][1])
-    result = quantity.values[key][0]
-    if isinstance(result, Exception):
-        raise result
-    return result
+    if isinstance(quantity.values[key][0], Exception):
+        raise quantity.values[key][0]
+    return quantity.values[key][0]
 
 
 def precise_value(tree, names, marks_count):
