@@ -2,7 +2,7 @@ r"""What a final answer is, when two answers are the same, and the majority of m
 
     clean.py    takes off what does not change the value of an answer: $, \left, \dfrac, unicode dress
     tokens.py   cuts it into numbers, letters, words and signs
-    latex.py    reads these -> a Quantity (an expression and its unit), a Group (tuple, set, ...) or a Relation
+    latex.py    reads these -> a Quantity (an expression and its unit), a Group (tuple, set, ...) or a Relation: items.py
     value.py    evaluates expressions: exactly where they are rational, else with 50 digits, at seeded points
     same.py     compares two readings: values, groups item by item, equations up to a factor
 

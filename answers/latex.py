@@ -1,30 +1,16 @@
 r"""Reads LaTeX and plain text: a recursive-descent reader, in time linear in the text."""
 
 import re
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
 from .clean import THOUSANDS, UNWRAP, as_written, clean
-from .tokens import FUNCTIONS, NAMED, SYMBOLS, UNITS, WORDS, Unreadable, tokens_of
-from .value import CONSTANTS, MARKS, Quantity, is_whole, negative, quotient, structure
+from .items import (INFINITY, MARKS, MINUS_INFINITY, Group, Quantity, Relation, Unreadable, as_tree, is_name, is_whole,
+                    negative, quotient, structure)
+from .tokens import FUNCTIONS, NAMED, SYMBOLS, UNITS, WORDS, tokens_of
 
 DEEPEST = 40  # brackets, roots, ... within one another
 MOST_POSTFIXES = 6  # powers, factorials and percent signs in a row
-
-
-@dataclass(eq=False)
-class Group:
-    kind: str  # tuple (a matrix is one of rows), list (bare, with commas or "and"), set or union
-    items: list
-    ends: str = "()"  # a tuple's brackets
-
-
-@dataclass(eq=False)
-class Relation:
-    sign: str  # = ∈ < ≤ ≠; a > b is read as b < a, and 1 < x < 2 as x ∈ (1, 2)
-    left: object
-    right: object
 
 
 ACCENTS = "overline bar vec hat tilde dot ddot widehat overrightarrow mathcal mathbb mathfrak underline".split()
@@ -39,7 +25,6 @@ CONDITIONS = {"at", "if", "when", "where", "except", "unless"}  # undefined at x
 # What no name before an equals sign has in it, as P(A|B) = 1/2 has one
 NO_NAME = re.compile(r"[=<>!:,;]|\\(?:text|mathrm|mbox|not|equiv|p?mod|le|ge|in)(?![a-z])|(?<![\\A-Za-z])[A-Za-z]{3}")
 DECIMAL_COMMA = re.compile(r"[+-]?(?:0,[0-9]+|[0-9]+,(?:[0-9]{2}|[0-9]{4,}))")  # 1,2 is a list, and 1,234 is a number
-INFINITY, MINUS_INFINITY = Quantity("∞"), Quantity(negative("∞"))
 END = ("end", "")  # of all
 
 
@@ -55,13 +40,6 @@ def rounding(string):
     mantissa, _, exponent = string.lower().partition("e")
     places = len(mantissa.partition(".")[2]) - int(exponent or 0)
     return 10.0 ** -places / 2 if 6 <= places <= 300 and len(mantissa.replace(".", "").lstrip("0")) >= 6 else 0.0
-
-
-def as_tree(item):
-    """The tree of a value without unit."""
-    if isinstance(item, Group | Relation) or isinstance(item, Quantity) and item.unit:
-        raise Unreadable
-    return item.tree if isinstance(item, Quantity) else item
 
 
 def joined(operation, parts):
@@ -342,17 +320,6 @@ class Reader:
         tree = (("a" if inverse else "") + FUNCTIONS[name], inner)
         tree = quotient(tree, ("log", base)) if base else tree
         return tree if exponent is None or inverse else ("^", tree, exponent)
-
-
-def is_name(item):
-    """Whether it is a variable, f(x), |AB|, or a product such as AB or x/y: what an equation may say the value of."""
-    if isinstance(item, Group):
-        return item.kind == "tuple" and all(map(is_name, item.items))
-    tree = item.tree if isinstance(item, Quantity) and not item.unit else None
-    tree = tree[1] if isinstance(tree, tuple) and tree[0] == "abs" else tree
-    if isinstance(tree, tuple) and tree[0] == "*":
-        return all(is_name(Quantity(part[1] if isinstance(part, tuple) and part[0] == "^" else part)) for part in tree[1:])
-    return isinstance(tree, str) and tree not in (*CONSTANTS, *MARKS, "∞")
 
 
 def read_tokens(tokens):

@@ -3,9 +3,9 @@
 from collections import Counter
 from fractions import Fraction
 
-from .latex import INFINITY, MINUS_INFINITY, Group, Relation, as_tree, is_name
-from .tokens import Unreadable
-from .value import LARGEST, MP, POINTS, Quantity, TooLarge, Work, negative, number, structure, value_at
+from .items import (INFINITY, MINUS_INFINITY, Group, Quantity, Relation, Unreadable, as_tree, is_name, negative,
+                    structure)
+from .value import LARGEST, MP, POINTS, TooLarge, Work, number, value_at
 
 compared_as_written = Counter()
 """How many comparisons, of answers or of values in them, were decided by their writing, by reason: too long, unreadable,

@@ -3,15 +3,10 @@ r"""Cuts a cleaned text into tokens, and says which runs of letters are commands
 import re
 
 from .clean import GREEK, TEXT
+from .items import Unreadable
 
 MOST_TOKENS = 400
 COMMA = ("sign", ",")
-
-
-class Unreadable(Exception):
-    """The text is no mathematics that is known here."""
-
-
 FUNCTIONS = {name: name.replace("arc", "a") for name in (  # what mpmath calls them
     "sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan arccot arcsec arccsc arcsinh arccosh arctanh asin "
     "acos atan exp abs log").split()} | dict(tg="tan", ctg="cot", arctg="atan", arcctg="acot", ln="log", lg="log")

@@ -1,16 +1,17 @@
-"""What an expression is worth: a fraction where it is rational, else 50 digits, at points that all expressions share.
+"""What a tree is worth: a fraction where it is rational, else 50 digits, at points that all trees share.
 
-An expression is a tree: a Fraction, a name (str), or a tuple (operation, tree, ...). It is evaluated from the leaves up,
-and each operation looks at the size of its operands before it computes, so nothing here can hang.
+Trees are evaluated from the leaves up, and each operation looks at the size of its operands before it computes, so that
+nothing here can hang.
 """
 
 import math
 import random
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
 from mpmath import MPContext
+
+from .items import is_whole
 
 LARGEST_EXACT, LARGEST, LARGEST_COUNT = 50_000, 2000, 3000  # bits of a fraction; |log2| of another value; n of n!
 BITS, MORE_BITS = 170, 60  # every value is computed with 50 digits, and again with 18 more
@@ -18,13 +19,8 @@ POINTS, NEAR_POINTS = 15, 11
 
 MP = MPContext()
 CONSTANTS = {"e": lambda: +MP.e, "i": lambda: MP.j, "π": lambda: +MP.pi}  # at the precision of the moment
-# What the other side may leave out -> (its value, its value if the other does): 50% is 0.5, and 50 too. 12_3 is read as
-# 12 + (5 - 12) "base". ∞ is a variable like any other
 MARKS = {"%": (lambda: Fraction(1, 100), Fraction(1)), "°": (lambda: MP.pi / 180, Fraction(1)),
-         "base": (lambda: Fraction(1), Fraction(0))}
-# What the variables in an operation are taken to be, for nobody means the other branches of a root
-NEEDS = {"root": "positive", "log": "positive", "!": "whole", "binom": "whole", "abs": "any", "floor": "floor",
-         "ceil": "floor"}
+         "base": (lambda: Fraction(1), Fraction(0))}  # their values, and those where the other side leaves them out
 
 
 class TooLarge(ArithmeticError):
@@ -45,56 +41,6 @@ class Work:
         cls.left, cls.done = cls.left - units, cls.done + units
         if cls.left < 0:
             raise TooMuchWork
-
-
-def is_whole(tree):
-    return isinstance(tree, Fraction) and tree.denominator == 1
-
-
-def negative(tree):
-    return -tree if isinstance(tree, Fraction) else ("*", Fraction(-1), tree)
-
-
-def quotient(top, bottom):
-    return top / bottom if is_whole(top) and is_whole(bottom) and bottom else ("*", top, ("^", bottom, Fraction(-1)))
-
-
-def structure(tree):
-    """A string that two trees share when they differ in the order of sums and products only."""
-    parts = [structure(arg) for arg in tree[1:]] if isinstance(tree, tuple) else []
-    return f"{tree[0]}({','.join(sorted(parts) if tree[0] in '+*' else parts)})" if parts else str(tree)
-
-
-@dataclass(eq=False)
-class Quantity:
-    """A tree and its unit in words, if any. Percent, degrees and bases are in the tree."""
-
-    tree: Fraction | str | tuple
-    unit: str = ""
-    word: str = ""  # the letters, if it is nothing but letters: Yes is yes, though Y is not y
-    rounding: float = 0.0  # half of the last place of a long decimal: 0.333333 is 1/3, but 0.3333 is not
-
-    def __post_init__(self):
-        names = needs_of(self.tree, {})
-        self.needs = {name: need for name, need in names.items() if name not in MARKS}  # {variable: what it must be}
-        self.marked = bool(self.unit) or len(names) > len(self.needs)  # with what the other side may leave out
-        self.values = {}  # see `value_at`
-
-
-def needs_of(tree, found, outer=frozenset()):
-    """Adds the names in a tree, and what they must be, to `found`."""
-    if isinstance(tree, str) and tree not in CONSTANTS:
-        found[tree] = found.get(tree, frozenset()) | outer
-    elif isinstance(tree, tuple):
-        op, *args = tree
-        needs = [outer | {NEEDS[op]} if op in NEEDS else outer] * len(args)
-        if op == "^" and not is_whole(args[1]):
-            base = args[0][1] if isinstance(args[0], tuple) else args[0]
-            minus = isinstance(base, Fraction) and base < 0  # (-1)^n, (-x)^n
-            needs = [outer, outer | {"whole"}] if minus else [outer | {"positive"}, outer]
-        for arg, need in zip(args, needs):
-            needs_of(arg, found, need)
-    return found
 
 
 @lru_cache(maxsize=4096)
