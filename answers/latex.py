@@ -7,39 +7,18 @@ from functools import lru_cache
 from .clean import THOUSANDS, UNWRAP, as_written, clean
 from .items import (INFINITY, MARKS, MINUS_INFINITY, Group, Quantity, Relation, Unreadable, as_tree, is_name, is_whole,
                     negative, quotient, structure)
-from .tokens import FUNCTIONS, NAMED, SYMBOLS, UNITS, WORDS, tokens_of
+from .tokens import (ACCENTS, CLOSERS, FUNCTIONS, NAMED, NO_FACTORS, OPENERS, RELATIONS, SYMBOLS, UNITS, WORDS, number,
+                     rounding, tokens_of)
 
 DEEPEST = 40  # brackets, roots, ... within one another
 MOST_POSTFIXES = 6  # powers, factorials and percent signs in a row
 
 
-ACCENTS = "overline bar vec hat tilde dot ddot widehat overrightarrow mathcal mathbb mathfrak underline".split()
-RELATIONS = {sign: meaning for meaning, signs in {
-    "=": r"= \approx \equiv \simeq := ==", "<": r"< \lt", ">": r"> \gt", "≤": r"\le \leq \leqslant <=",
-    "≥": r"\ge \geq \geqslant >=", "≠": r"\ne \neq !=", "∈": r"\in"}.items() for sign in signs.split()}
-OPENERS = {"(": "(", "[": "[", r"\lbrack": "[", r"\{": "{", r"\lbrace": "{", "{": "", r"\langle": "<"}
-CLOSERS = {")": ")", "]": "]", r"\rbrack": "]", r"\}": "}", r"\rbrace": "}", "}": "", r"\rangle": ">"}
-NO_FACTORS = {*RELATIONS, *CLOSERS, *(r"\cup \cap \pm \mp \times \cdot \div \ast \rfloor \rceil \rvert \setminus "
-                                      r"\backslash \mid \to \cr").split()}
 CONDITIONS = {"at", "if", "when", "where", "except", "unless"}  # undefined at x = 5
 # What no name before an equals sign has in it, as P(A|B) = 1/2 has one
 NO_NAME = re.compile(r"[=<>!:,;]|\\(?:text|mathrm|mbox|not|equiv|p?mod|le|ge|in)(?![a-z])|(?<![\\A-Za-z])[A-Za-z]{3}")
 DECIMAL_COMMA = re.compile(r"[+-]?(?:0,[0-9]+|[0-9]+,(?:[0-9]{2}|[0-9]{4,}))")  # 1,2 is a list, and 1,234 is a number
 END = ("end", "")  # of all
-
-
-def number(string):
-    """The value of 12, 1.25, .5 or 4.5e33."""
-    if len(string.lower().partition("e")[2]) > 4:
-        raise Unreadable
-    return Fraction(string)
-
-
-def rounding(string):
-    """Half of the last place of a decimal with six digits or more behind the point, and as many that count; else 0."""
-    mantissa, _, exponent = string.lower().partition("e")
-    places = len(mantissa.partition(".")[2]) - int(exponent or 0)
-    return 10.0 ** -places / 2 if 6 <= places <= 300 and len(mantissa.replace(".", "").lstrip("0")) >= 6 else 0.0
 
 
 def joined(operation, parts):
@@ -186,7 +165,10 @@ class Reader:
             elif mark := self.take("%", r"\%", "°"):
                 tree = ("*", as_tree(tree), mark[-1])
             elif written and self.take("_"):
-                tree = ("+", tree, ("*", int(str(tree), int(self.argument())) - tree, "base"))
+                base = self.argument()
+                if not is_whole(base) or base < 2:
+                    raise Unreadable
+                tree = ("+", tree, ("*", int(str(tree), int(base)) - tree, "base"))
             else:
                 return tree
         raise Unreadable

@@ -117,7 +117,8 @@ def same_relation(a, b):
         return None not in sets and same(*names) and same(*sets)
     if same(a.left, b.left) and same(a.right, b.right):
         return True
-    if a.sign == "=" and is_name(a.left) and is_name(b.left) and sum("(" in str(as_tree(item.left)) for item in (a, b)) == 1:
+    trees = [item.left.tree if isinstance(item.left, Quantity) else () for item in (a, b) if is_name(item.left)]
+    if a.sign == "=" and [isinstance(tree, str) and "(" in tree for tree in trees] in ([True, False], [False, True]):
         return same(a.right, b.right)  # f(x) = 2x and y = 2x
     try:
         trees = [("+", as_tree(item.left), negative(as_tree(item.right))) for item in (a, b)]

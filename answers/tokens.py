@@ -1,6 +1,7 @@
 r"""Cuts a cleaned text into tokens, and says which runs of letters are commands, words, units or variables."""
 
 import re
+from fractions import Fraction
 
 from .clean import GREEK, TEXT
 from .items import Unreadable
@@ -14,6 +15,15 @@ SYMBOLS = [*GREEK, *("varepsilon vartheta Upsilon varphi ell hbar mho odot aleph
                      "cdots ldots dots").split()]
 NAMED = {"inf": r"\infty", "infinity": r"\infty", "oo": r"\infty", "union": r"\cup", "U": r"\cup"} | {
     name: "\\" + name for name in ("pi", "infty", "sqrt", *FUNCTIONS, *SYMBOLS)}  # commands without a backslash
+
+ACCENTS = "overline bar vec hat tilde dot ddot widehat overrightarrow mathcal mathbb mathfrak underline".split()
+RELATIONS = {sign: meaning for meaning, signs in {
+    "=": r"= \approx \equiv \simeq := ==", "<": r"< \lt", ">": r"> \gt", "≤": r"\le \leq \leqslant <=",
+    "≥": r"\ge \geq \geqslant >=", "≠": r"\ne \neq !=", "∈": r"\in"}.items() for sign in signs.split()}
+OPENERS = {"(": "(", "[": "[", r"\lbrack": "[", r"\{": "{", r"\lbrace": "{", "{": "", r"\langle": "<"}
+CLOSERS = {")": ")", "]": "]", r"\rbrack": "]", r"\}": "}", r"\rbrace": "}", "}": "", r"\rangle": ">"}
+NO_FACTORS = {*RELATIONS, *CLOSERS, *(r"\cup \cap \pm \mp \times \cdot \div \ast \rfloor \rceil \rvert \setminus "
+                                      r"\backslash \mid \to \cr").split()}
 
 # The names of units; others have their own. Without \text, two or three letters are a unit only if they stand here
 UNITS = {alias: unit for unit, aliases in {
@@ -73,3 +83,17 @@ def letter_tokens(run, first):
         return [("sign", NAMED[run[:-1]]), ("letter", "x")]
     unit = len(run) > 3 or len(run) > 1 and not first and run.lower() in UNITS
     return [("word", run)] if unit else [("letter", letter) for letter in run]
+
+
+def number(string):
+    """The value of 12, 1.25, .5 or 4.5e33."""
+    if len(string.lower().partition("e")[2]) > 4:
+        raise Unreadable
+    return Fraction(string)
+
+
+def rounding(string):
+    """Half of the last place of a decimal with six digits or more behind the point, and as many that count; else 0."""
+    mantissa, _, exponent = string.lower().partition("e")
+    places = len(mantissa.partition(".")[2]) - int(exponent or 0)
+    return 10.0 ** -places / 2 if 6 <= places <= 300 and len(mantissa.replace(".", "").lstrip("0")) >= 6 else 0.0

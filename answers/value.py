@@ -19,8 +19,8 @@ POINTS, NEAR_POINTS = 15, 11
 
 MP = MPContext()
 CONSTANTS = {"e": lambda: +MP.e, "i": lambda: MP.j, "π": lambda: +MP.pi}  # at the precision of the moment
-MARKS = {"%": (lambda: Fraction(1, 100), Fraction(1)), "°": (lambda: MP.pi / 180, Fraction(1)),
-         "base": (lambda: Fraction(1), Fraction(0))}  # their values, and those where the other side leaves them out
+MARKS = {"%": (lambda: Fraction(1, 100), lambda: Fraction(1)), "°": (lambda: MP.pi / 180, lambda: Fraction(1)),
+         "base": (lambda: Fraction(1), lambda: Fraction(0))}  # their values, and if the other side leaves them out
 
 
 class TooLarge(ArithmeticError):
@@ -66,7 +66,7 @@ def evaluate(tree, names):
     op, *args = tree
     args = [evaluate(arg, names) for arg in args]
     value = OPERATIONS[op](*args) if op in OPERATIONS else function(op, number(*args))
-    Work.spend(1 + (size(value) >> 7) if isinstance(value, Fraction) else 3 + (MP.prec >> 7))
+    Work.spend(1 + (size(value) >> 7) if isinstance(value, Fraction) else 3 + (MP.prec >> 8) ** 2)
     if not isinstance(value, Fraction) and value and not abs(MP.mag(value)) < LARGEST:  # or it is infinite or NaN
         raise TooLarge
     return value
@@ -155,20 +155,17 @@ def value_at(quantity, index, kinds, marks_count):
 
 
 def precise_value(tree, names, marks_count):
-    """(value, bound of its error), which is the difference between two precisions. Where that is not small, as of
-    10^60 + sqrt 2, both grow by as much."""
-    bits = BITS
-    for _ in range(2):
-        values = []
+    """(value, bound of its error), which is the difference between two precisions. Where that of a constant is not small,
+    as of 10^60 + sqrt 2, both grow by as much."""
+    marks = {name: values[0 if marks_count else 1] for name, values in MARKS.items()}
+    bits, values = BITS, []
+    while len(values) < 2 or error > 1e-40 and not names and len(values) < 4:
         for MP.prec in (bits, bits + MORE_BITS):
-            marks = {name: mark() if marks_count else ignored for name, (mark, ignored) in MARKS.items()}
-            values.append(evaluate(tree, names | marks))
-            if isinstance(values[0], Fraction):
-                return values[0], 0
-        error = abs(values[0] - values[1])
-        if error < 1e-40:
-            return values[1], error
-        bits = 2 * BITS + MP.mag(error)
-    if error > 1e-3 * max(1, abs(values[1])):  # no digit is left of tan(pi/2)
+            values.append(evaluate(tree, names | {name: mark() for name, mark in marks.items()}))
+            if isinstance(values[-1], Fraction):
+                return values[-1], 0
+        error = abs(values[-1] - values[-2])
+        bits = 2 * BITS + (MP.mag(error) if error else 0)
+    if error > 1e-3 * max(1, abs(values[-1])):  # no digit is left of tan(pi/2)
         raise ArithmeticError
-    return values[1], error
+    return values[-1], error
