@@ -2,31 +2,33 @@ r"""What a final answer is, when two answers are the same, and the majority of m
 
     clean.py    takes off what does not change the value of an answer: $, \left, \dfrac, unicode dress
     tokens.py   cuts it into numbers, letters, words and signs
-    latex.py    reads these -> a Quantity (an expression and its unit), a Group (tuple, set, ...) or a Relation: items.py
+    latex.py    reads these -> a Quantity (an expression and its unit), a Group (tuple, set, ...) or a Relation
+    read.py     says what a text may say, read as LaTeX, as words, or with its comma as a point
+    items.py    defines what is read
     value.py    evaluates expressions: exactly where they are rational, else with 50 digits, at seeded points
     same.py     compares two readings: values, groups item by item, equations up to a factor
 
-Nothing here can hang. Reading takes linear time, every operation checks the size of its operands before it computes, and
-a comparison has a budget of work. What is too large (5^{5^{5^5}}), too long or cannot be read is compared as it is
-written. There is no `eval`, no `simplify`, no timer and no thread.
+Nothing here can hang. Reading takes linear time, every operation checks the size of its operands before it computes,
+and a comparison has a budget of work. What is too large (5^{5^{5^5}}), too long or cannot be read is compared as it
+is written. There is no `eval`, no `simplify`, no timer and no thread.
 """
 
 import re
 from collections import Counter
 
 from .clean import LONGEST_READ, written_form
-from .latex import readings
+from .read import readings
 from .same import compared_as_written, same
 from .value import TooMuchWork, Work
 
 __all__ = ["compared_as_written", "extract_boxed", "majority", "same_answer", "written_form"]
 
 BOX_WINDOW = 60_000  # characters at the end of a text that are searched for a box
-MOST_WORK = 4000  # of a comparison
+MOST_WORK = 3000  # of a comparison
 MOST_WORK_OF_VOTE = 150_000  # after which a vote compares the rest as they are written
 MOST_COMPARED = 200  # different strings of one vote that are compared with one another
 
-# \\ and \{ are tokens of their own, so that \\{ opens a group and \{ does not; some models double the backslash of \boxed
+# \\ and \{ are tokens of their own, so that \\{ opens a group and \{ does not; some models write \\boxed
 BOX_OR_BRACE = re.compile(r"(\\\\?f?box(?:ed)?\s*\{)|\\\\?f?box(?:ed)?\s+"
                           r"([-+]?\.?[0-9][^\s$]*|\\[a-z]+[^\s$]*|[A-Za-z](?![A-Za-z]))|\\[\\{}]|[{}]")
 
@@ -35,8 +37,8 @@ def extract_boxed(text):
     r"""The stripped content of the last complete `\boxed{...}`, `\fbox{...}` or `\boxed 5`; None if there is none, or
     nothing is in it.
 
-    Last is the one that opens last, so the inner of two nested boxes. Complete is one whose braces balance; \{ and \} do
-    not count. Only the last 60,000 characters are searched, in linear time.
+    Last is the one that opens last, so the inner of two nested boxes. Complete is one whose braces balance, without \{
+    and \}. Only the last 60,000 characters are searched, in linear time.
     """
     text = text[-BOX_WINDOW:]
     opened, last, end = [], -1, -1
@@ -78,8 +80,8 @@ def majority(answers, *, same=same_answer, count_unboxed=True):
     """The most frequent answer and its share -> (answer, share); (None, 0.0) if nobody answers.
 
     answers: strings, or None without a box, which has no vote but counts in the share unless count_unboxed is False.
-    same(a, b): whether two strings are one answer. The first seen of a class stands for it, and wins a tie. Equal strings
-    are counted first; of more than 200 different ones only the 200 most frequent are compared, and only they can win.
+    same(a, b): whether two strings are one answer. The first seen of a class stands for it, and wins a tie. Equal
+    strings are counted first; of more than 200 different ones only the 200 most frequent are compared and can win.
     """
     counts = Counter(answers)
     unboxed = counts.pop(None, 0)

@@ -4,15 +4,15 @@ import re
 
 LONGEST_READ = 2000  # characters of an answer that is read as mathematics; longer ones are compared as they are written
 
-GREEK = ("alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi omega "
-         "Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega").split()
+GREEK = ("alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi "
+         "omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega").split()
 SIGNS = dict(zip("αβγδεζηθικλμνξρστυφχψωΓΔΘΛΞΣΦΨΩ", (rf"\{name} " for name in GREEK), strict=True)) | {
     "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "×": r"\times ", "⋅": r"\cdot ", "·": r"\cdot ", "∙": r"\cdot ",
-    "÷": "/", "∕": "/", "⁄": "/", "≤": r"\le ", "⩽": r"\le ", "≥": r"\ge ", "⩾": r"\ge ", "≠": r"\ne ", "≈": r"\approx ",
-    "±": r"\pm ", "∓": r"\mp ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "∞": r"\infty ",
-    "π": r"\pi ", "√": r"\sqrt ", "∛": r"\sqrt[3] ", "°": r"^\circ ", "º": r"^\circ ", "′": "'", "’": "'", "“": '"',
-    "”": '"', "ℝ": r"\mathbb{R}", "½": r"\frac{1}{2}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}", "¼": r"\frac{1}{4}",
-    "¾": r"\frac{3}{4}", "⟨": r"\langle ", "⟩": r"\rangle ", "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ",
+    "÷": "/", "∕": "/", "⁄": "/", "≤": r"\le ", "⩽": r"\le ", "≥": r"\ge ", "⩾": r"\ge ", "≠": r"\ne ",
+    "≈": r"\approx ", "±": r"\pm ", "∓": r"\mp ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ",
+    "∞": r"\infty ", "π": r"\pi ", "√": r"\sqrt ", "∛": r"\sqrt[3] ", "°": r"^\circ ", "º": r"^\circ ", "′": "'",
+    "’": "'", "“": '"', "”": '"', "ℝ": r"\mathbb{R}", "½": r"\frac{1}{2}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}",
+    "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "⟨": r"\langle ", "⟩": r"\rangle ", "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ",
     "⌉": r"\rceil ", "％": "%", "\N{NO-BREAK SPACE}": " ", "\N{NARROW NO-BREAK SPACE}": " ", "\N{THIN SPACE}": " "}
 INVISIBLE = [0, 0xAD, 0xFEFF, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x206A)]
 UNICODE = str.maketrans(SIGNS | dict.fromkeys(map(chr, INVISIBLE), "") | dict(
@@ -39,16 +39,16 @@ def repeating(found):
     return rf"\frac{{{int(whole + first + period) - int(whole + first)}}}{{{'9' * len(period) + '0' * len(first)}}}"
 
 
-# (what the text must contain, pattern, its replacement), in this order. (?![A-Za-z]) ends a command: \left in \leftarrow
+# (what the text must contain, pattern, replacement), in this order. (?![A-Za-z]) ends a command, so \leftarrow stays
 SUBSTITUTIONS = [(needed, re.compile(pattern), by) for needed, pattern, by in [
     (",", r"(?<![0-9.])[1-9][0-9]{0,2}(?:(?: ?\{ ?, ?\}|,\\!) ?[0-9]{3})+(?![0-9])",  # 1{,}234
      lambda found: re.sub("[^0-9]", "", found[0])),
     (r"\!", r"\\!", ""), (r"\,", r"\\,", " "), ("{,}", r"\{,\}", ","),
     ("choose", r"\{([^{}\\]*)\\choose(?![a-z])([^{}\\]*)\}", r"\\binom{\1}{\2}"),
     ("over", r"\{([^{}\\]*)\\over(?![a-z])([^{}\\]*)\}", r"\\frac{\1}{\2}"),
-    ("", r"\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits|quad|qquad|hfill|strut|space|big"
-     r"|bf|rm|it|tiny|small|large|Large|LARGE|huge|Huge|underline|ensuremath|checkmark)(?![A-Za-z])\.?|\\[;:> ()\[\]]"
-     r"|~|(?<!\\)\$|\\(?:hspace\*?|v?phantom|label|color|textcolor) ?\{[^{}]*\}|\bnp\.", " "),
+    ("", r"\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits|quad|qquad|hfill|strut|space"
+     r"|big|bf|rm|it|tiny|small|large|Large|LARGE|huge|Huge|underline|ensuremath|checkmark)(?![A-Za-z])\.?"
+     r"|\\[;:> ()\[\]]|~|(?<!\\)\$|\\(?:hspace\*?|v?phantom|label|color|textcolor) ?\{[^{}]*\}|\bnp\.", " "),
     ("\\", r"\\(?:[dtcs]|nice)(frac|binom)(?![A-Za-z])", r"\\\1"),
     ("circ", r"\^ ?(?:\\circ|\{ ?\\circ ?\}) ?(?:\\(?:text|mathrm) ?\{ ?([CF]) ?\}|([CF])(?![A-Za-z]))",
      r"\\text{degrees \1\2}"),
@@ -71,18 +71,19 @@ SUBSTITUTIONS = [(needed, re.compile(pattern), by) for needed, pattern, by in [
      lambda found: f"e{SCALES[found[2]]}{found[1]}"),
     ("", r"(\\\$|[€£¥₹]) ?([0-9]+(?:[.,][0-9]+)*(?:e[0-9]+)?)|(?<![0-9.])([0-9.]+) ?(\\\$|[€£¥₹])",
      lambda found: rf"{found[2] or found[3]}\text{{ {CURRENCIES[found[1] or found[4]]}}}"),
-    ("frac", r"(?<![0-9.,}\]\^_A-Za-z])([0-9]+) ?\\frac ?(?:\{ ?([0-9]+) ?\}|([0-9])) ?(?:\{ ?([0-9]+) ?\}|([0-9]))", mixed),
+    ("frac", r"(?<![0-9.,}\]\^_A-Za-z])([0-9]+) ?\\frac ?(?:\{ ?([0-9]+) ?\}|([0-9])) ?(?:\{ ?([0-9]+) ?\}|([0-9]))",
+     mixed),
     ("/", r"(?<![0-9.,}\]\^_A-Za-z])(?<![0-9] )([0-9]+) ([0-9]+) ?/ ?([0-9]+)", mixed),
     (".", r"(?<![0-9])([0-9]+)\.([0-9]*) ?\\(?:overline|bar) ?\{ ?([0-9]+) ?\}", repeating),
     (r"\in", r"(?<=[^ ,(]),? *\(?(?:\\text ?\{[a-z ]*\})? ?[a-z] ?\\in ?\\mathbb ?\{? ?[ZN] ?\}?(?:\^\+)? ?\)? *$", ""),
 ]]
 
 def clean(text):
-    r"""The text without its dress: unicode signs become LaTeX ones, $, \left, thin spaces and emphasis go, fractions are
-    all \frac, mixed and repeating numbers too. Time is linear in the text."""
+    r"""The text without its dress: unicode signs become LaTeX ones, $, \left, thin spaces and emphasis go,
+    fractions are all \frac, mixed and repeating numbers too. Time is linear in the text."""
     text = re.sub("([⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+)|([₀₁₂₃₄₅₆₇₈₉]+)", lambda run: ("^{" if run[1] else "_{") + run[0] + "}", text)
     text = text.translate(UNICODE)
-    # A doubled backslash ends a row of a matrix (as \cr, so that no space looks escaped); elsewhere it was escaped twice
+    # A doubled backslash ends a row of a matrix, and becomes \cr there; elsewhere it was escaped twice
     if re.search(r"(?<!\\)\\\\begin", text) or r"\\\\" in text:
         text = text.replace(r"\\", "\\")
     if r"\begin" not in text and text.count("=") > 1:
@@ -100,7 +101,7 @@ def clean(text):
 
 
 def as_written(cleaned):
-    """A cleaned text without commands for text, braces around one sign, loose spaces and, unless it is a formula, case."""
+    """A cleaned text without \\text, braces around one sign, loose spaces and, unless it is a formula, case."""
     unwrapped = re.sub(r"\{([0-9A-Za-z])\}", r" \1 ", UNWRAP.sub(r"\1", cleaned))
     unspaced = LOOSE_SPACE.sub("", " ".join(unwrapped.split()))
     return unspaced if "\\" in unspaced else unspaced.casefold()
@@ -108,7 +109,7 @@ def as_written(cleaned):
 
 def written_form(text):
     """The string that a text is compared by where it is not read: the value of a plain number of any length, else the
-    text without dress, case and loose spaces. Time is linear in the text; of a long one only the outermost dress goes."""
+    text without dress, case and loose spaces. Time is linear; of a long text only the outermost dress goes."""
     if len(text) > LONGEST_READ:
         for space in " \n\t\r":
             text = text.replace(space, "")

@@ -1,8 +1,8 @@
 """What an answer is once it is read: a Quantity, a Group or a Relation, and the trees of which they are made.
 
-A tree is a Fraction, a name (str), or a tuple (operation, tree, ...): + * ^ ! binom, root(x, degree), abs, floor, ceil and
-the functions by their names in mpmath. The names e, i and π are constants. % and ° stand for themselves, and 12_3 is
-12 + (5 - 12) "base", for the other side may leave them out: 50% is 0.5, and 50 too. ∞ is a variable like any other.
+A tree is a Fraction, a name (str), or a tuple (operation, tree, ...): + * ^ ! binom, root(x, degree), abs, floor, ceil
+and the functions by their names in mpmath. The names e, i and π are constants. % and ° stand for themselves, and 12_3
+is 12 + (5 - 12) "base", for the other side may leave them out: 50% is 0.5, and 50 too. ∞ is a variable like any other.
 """
 
 from dataclasses import dataclass
@@ -99,5 +99,6 @@ def is_name(item):
     tree = item.tree if isinstance(item, Quantity) and not item.unit else None
     tree = tree[1] if isinstance(tree, tuple) and tree[0] == "abs" else tree
     if isinstance(tree, tuple) and tree[0] == "*":
-        return all(is_name(Quantity(part[1] if isinstance(part, tuple) and part[0] == "^" else part)) for part in tree[1:])
+        bases = [part[1] if isinstance(part, tuple) and part[0] == "^" else part for part in tree[1:]]
+        return all(is_name(Quantity(base)) for base in bases)
     return isinstance(tree, str) and tree not in (*CONSTANTS, *MARKS, "∞")

@@ -3,13 +3,23 @@
 from collections import Counter
 from fractions import Fraction
 
-from .items import (INFINITY, MINUS_INFINITY, Group, Quantity, Relation, Unreadable, as_tree, is_name, negative,
-                    structure)
+from .items import (
+    INFINITY,
+    MINUS_INFINITY,
+    Group,
+    Quantity,
+    Relation,
+    Unreadable,
+    as_tree,
+    is_name,
+    negative,
+    structure,
+)
 from .value import LARGEST, MP, POINTS, TooLarge, Work, number, value_at
 
 compared_as_written = Counter()
-"""How many comparisons, of answers or of values in them, were decided by their writing, by reason: too long, unreadable,
-too large, too much work, too many (a whole vote)."""
+"""How many comparisons, of answers or of values in them, were decided by their writing, by reason: too long,
+unreadable, too large, too much work, too many (a whole vote)."""
 
 
 def same(a, b):
@@ -48,13 +58,14 @@ def same_quantity(a, b):
 
 
 def same_value(a, b, marks_count=True):
-    """Equality of two trees: exact where both are rational, else numeric; by their writing where they have no values."""
+    """Whether two trees are equal: by their values, or by their writing where they have none."""
     rounding = 0 if a.needs or b.needs else max(a.rounding, b.rounding)
-    if a.tree == b.tree and marks_count or isinstance(a.tree, Fraction) and isinstance(b.tree, Fraction) and not rounding:
+    rational = isinstance(a.tree, Fraction) and isinstance(b.tree, Fraction)
+    if a.tree == b.tree and marks_count or rational and not rounding:
         return a.tree == b.tree  # what most pairs in a vote are
     met = met_real = differ = False
     for one, other, error in values(a, b, marks_count):
-        real = max(abs(MP.im(one)), abs(MP.im(other))) <= error
+        real = all(isinstance(value, Fraction) or abs(value.imag) <= error for value in (one, other))
         if abs(one - other) > max(error, rounding):
             if real:
                 return False
@@ -113,7 +124,8 @@ def as_set(relation):
 
 def same_relation(a, b):
     if a.sign != b.sign or a.sign == "∈":
-        sets, names = [as_set(item) for item in (a, b)], [item.left if is_name(item.left) else item.right for item in (a, b)]
+        sets = [as_set(item) for item in (a, b)]
+        names = [item.left if is_name(item.left) else item.right for item in (a, b)]
         return None not in sets and same(*names) and same(*sets)
     if same(a.left, b.left) and same(a.right, b.right):
         return True

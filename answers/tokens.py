@@ -9,10 +9,10 @@ from .items import Unreadable
 MOST_TOKENS = 400
 COMMA = ("sign", ",")
 FUNCTIONS = {name: name.replace("arc", "a") for name in (  # what mpmath calls them
-    "sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan arccot arcsec arccsc arcsinh arccosh arctanh asin "
-    "acos atan exp abs log").split()} | dict(tg="tan", ctg="cot", arctg="atan", arcctg="acot", ln="log", lg="log")
-SYMBOLS = [*GREEK, *("varepsilon vartheta Upsilon varphi ell hbar mho odot aleph nabla partial angle triangle star dagger "
-                     "cdots ldots dots").split()]
+    "sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan arccot arcsec arccsc arcsinh arccosh arctanh "
+    "asin acos atan exp abs log").split()} | dict(tg="tan", ctg="cot", arctg="atan", arcctg="acot", ln="log", lg="log")
+SYMBOLS = [*GREEK, *("varepsilon vartheta Upsilon varphi ell hbar mho odot aleph nabla partial angle triangle star "
+                     "dagger cdots ldots dots").split()]
 NAMED = {"inf": r"\infty", "infinity": r"\infty", "oo": r"\infty", "union": r"\cup", "U": r"\cup"} | {
     name: "\\" + name for name in ("pi", "infty", "sqrt", *FUNCTIONS, *SYMBOLS)}  # commands without a backslash
 
@@ -64,7 +64,7 @@ def tokens_of(text):
 
 
 def text_tokens(command, content, first):
-    r"""What stands in \text{...}, if it is words or a unit. A single letter is a variable or an option, or else a unit."""
+    r"""What stands in \text{...}, if it is words or a unit. A single letter is a variable, an option or a unit."""
     runs = re.findall(r"[A-Za-z]+|\^?-?[0-9]|/", content)
     bare = {"and", "or"} & {*runs} or len(content) == 1 and (
         first or content in "eid" or command in ("mathbf", "boldsymbol", "operatorname"))

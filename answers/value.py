@@ -101,7 +101,7 @@ def power(base, exponent):
 
 
 def root(radicand, degree):
-    if is_whole(degree) and degree % 2 and not MP.im(radicand) and number(radicand) < 0:
+    if is_whole(degree) and degree % 2 and not (value := number(radicand)).imag and value < 0:
         return -power(-radicand, 1 / degree)  # the real root of a negative number
     return power(radicand, 1 / degree)
 
@@ -155,10 +155,10 @@ def value_at(quantity, index, kinds, marks_count):
 
 
 def precise_value(tree, names, marks_count):
-    """(value, bound of its error), which is the difference between two precisions. Where that of a constant is not small,
-    as of 10^60 + sqrt 2, both grow by as much."""
+    """(value, bound of its error), which is the difference between two precisions. Where that of a constant is not
+    small, as of 10^60 + sqrt 2, both grow by as much."""
     marks = {name: values[0 if marks_count else 1] for name, values in MARKS.items()}
-    bits, values = BITS, []
+    bits, values, error = BITS, [], 0
     while len(values) < 2 or error > 1e-40 and not names and len(values) < 4:
         for MP.prec in (bits, bits + MORE_BITS):
             values.append(evaluate(tree, names | {name: mark() for name, mark in marks.items()}))

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from answers import compared_as_written, extract_boxed, majority, same_answer
-from answers.latex import read, readings
+from answers.read import read, readings
 from answers.tokens import FUNCTIONS
 from answers.value import NEAR_POINTS, samples, value_at
 
