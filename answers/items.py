@@ -7,6 +7,7 @@ is 12 + (5 - 12) "base", for the other side may leave them out: 50% is 0.5, and 
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 
 CONSTANTS, MARKS = {"e", "i", "π"}, {"%", "°", "base"}
 # What the variables in an operation are taken to be, for nobody means the other branches of a root
@@ -80,6 +81,14 @@ class Relation:
     sign: str  # = ∈ < ≤ ≠; a > b is read as b < a, and 1 < x < 2 as x ∈ (1, 2)
     left: object
     right: object
+
+    @cached_property
+    def difference(self):
+        """left - right, a Quantity; None where it is none of two expressions."""
+        try:
+            return Quantity(("+", as_tree(self.left), negative(as_tree(self.right))))
+        except Unreadable:
+            return None
 
 
 INFINITY, MINUS_INFINITY = Quantity("∞"), Quantity(negative("∞"))

@@ -3,18 +3,7 @@
 from collections import Counter
 from fractions import Fraction
 
-from .items import (
-    INFINITY,
-    MINUS_INFINITY,
-    Group,
-    Quantity,
-    Relation,
-    Unreadable,
-    as_tree,
-    is_name,
-    negative,
-    structure,
-)
+from .items import INFINITY, MINUS_INFINITY, Group, Quantity, Relation, is_name, structure
 from .value import LARGEST, MP, POINTS, TooLarge, Work, number, value_at
 
 compared_as_written = Counter()
@@ -132,11 +121,8 @@ def same_relation(a, b):
     trees = [item.left.tree if isinstance(item.left, Quantity) else () for item in (a, b) if is_name(item.left)]
     if a.sign == "=" and [isinstance(tree, str) and "(" in tree for tree in trees] in ([True, False], [False, True]):
         return same(a.right, b.right)  # f(x) = 2x and y = 2x
-    try:
-        trees = [("+", as_tree(item.left), negative(as_tree(item.right))) for item in (a, b)]
-    except Unreadable:
-        return False
-    return proportional(*map(Quantity, trees), positive=a.sign in "<≤")
+    differences = a.difference, b.difference
+    return None not in differences and proportional(*differences, positive=a.sign in "<≤")
 
 
 def proportional(a, b, positive):
