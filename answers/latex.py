@@ -45,8 +45,8 @@ def joined(operation, parts):
 class Reader:
     """Reads a list of tokens -> Quantity, Group or Relation. Raises Unreadable.
 
-    One method for each level of the grammar, loosest first: answer, items, statement, side, quantity, total, term,
-    factor, atom. The last four give trees, or a Group that stands alone.
+    One method for each level of the grammar, loosest first: items, statement, side, quantity, total, term, factor, atom.
+    The last four give trees, or a Group that stands alone.
     """
 
     def __init__(self, tokens):
