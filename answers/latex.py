@@ -17,23 +17,10 @@ from .items import (
     quotient,
     structure,
 )
-from .tokens import (
-    ACCENTS,
-    CLOSERS,
-    FUNCTIONS,
-    NO_FACTORS,
-    OPENERS,
-    RELATIONS,
-    SYMBOLS,
-    UNITS,
-    number,
-    rounding,
-)
+from .tokens import ACCENTS, CLOSERS, FUNCTIONS, NO_FACTORS, OPENERS, RELATIONS, SYMBOLS, UNITS, number, rounding
 
 DEEPEST = 40  # brackets, roots, ... within one another
 MOST_POSTFIXES = 6  # powers, factorials and percent signs in a row
-
-
 CONDITIONS = {"at", "if", "when", "where", "except", "unless"}  # undefined at x = 5
 END = ("end", "")  # of all
 
@@ -45,8 +32,8 @@ def joined(operation, parts):
 class Reader:
     """Reads a list of tokens -> Quantity, Group or Relation. Raises Unreadable.
 
-    One method for each level of the grammar, loosest first: items, statement, side, quantity, total, term, factor, atom.
-    The last four give trees, or a Group that stands alone.
+    One method for each level of the grammar, loosest first: items, statement, side, quantity, total, term, factor,
+    atom. The last four give trees, or a Group that stands alone.
     """
 
     def __init__(self, tokens):
