@@ -20,7 +20,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from answers import majority, readings, same_answer  # noqa: E402
+from answers import majority, same_answer  # noqa: E402
+from answers.read import readings  # noqa: E402
 from tasks.benchmarks import BENCHMARKS, OWN, read_questions  # noqa: E402
 
 DATA = Path(os.environ.get("BENCHMARKS", ROOT.parent / "shared" / "benchmarks"))

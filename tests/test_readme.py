@@ -18,7 +18,7 @@ SMALL = ["--iterations", "1", "--challenger_steps", "1", "--challenger_prompts",
 
 def patched(folder, *files):
     """A copy of the repository in `folder`, with the README's diffs of these files applied."""
-    for name in [*(p.name for p in ROOT.glob("*.py")), "kernels", "tasks", "tiny"]:
+    for name in [*(p.name for p in ROOT.glob("*.py")), "answers", "kernels", "tasks", "tiny"]:
         source = ROOT / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
     for file in files:
