@@ -44,7 +44,8 @@ BENCHMARKS = {
     "mmlu_pro": Benchmark("MMLU-Pro", 12032, "TIGER-Lab/MMLU-Pro", None, grading="option", max_tokens=8192),
     "bbeh": Benchmark("BBEH", 4520, "MrLight/bbeh-eval", "train.jsonl", options=(), grading="text", max_tokens=8192),
 }
-MATH, GENERAL = list(BENCHMARKS)[:7], list(BENCHMARKS)[7:]
+GROUPS = {name: [name] for name in BENCHMARKS} | {  # what --benchmarks may name
+    "math": [*BENCHMARKS][:7], "general": [*BENCHMARKS][7:], "all": [*BENCHMARKS]}
 OWN = Benchmark("", 0, "", None)  # a file of the user's
 
 # accuracies in the main tables of arXiv 2508.05004, in the order of BENCHMARKS
