@@ -6,16 +6,13 @@
     python evaluate.py --model runs/mine/iter3/solver --data mine.jsonl --task my_task.py:MyTask --limit 100
     python evaluate.py --regrade --out runs/evaluate/Qwen-Qwen3-4B-Base
 
---data is a folder of the paper's ten benchmarks (tasks/benchmarks.py) or a JSONL file of your own. What the folder
-lacks is downloaded from the Hub. The lines of a JSONL file have `question` (or `problem`) and `answer`, and --task
-grades them; lines with `options` are graded by letter. A completion without a final answer is wrong; no answer is
-guessed.
-
-Every completion is written to --out as it ends. The same command resumes there. --regrade grades again without a model.
+--data is a folder of the paper's ten benchmarks (tasks/benchmarks.py), where the Hub gives those that are missing, or a
+JSONL file of your own. Its lines have `question` (or `problem`) and `answer`, and --task grades them; lines with
+`options` are graded by letter. A completion without a final answer is wrong. Every completion is written to --out as it
+ends, and the same command resumes there. --regrade grades again without a model.
 
 mean@k is the mean over k samples at temperature 1, pass@k the unbiased estimator of arXiv 2107.03374, and majority@k
-the accuracy of the most frequent of the k answers. Intervals are 95 %, over questions.
-"""
+the accuracy of the most frequent of the k answers. Intervals are 95 %, over questions."""
 
 import hashlib
 import json
@@ -49,14 +46,12 @@ from tasks.benchmarks import BENCHMARKS, GROUPS, OWN, PAPER, ByValue, benchmark_
 
 # ---- asking and grading
 
-
 def ask(sampler, task, questions, *, samples, max_tokens, seed, progress=None, keep=None):
     """Asks each question `samples` times at temperature 1, or once greedily if 0 -> rows, one a completion, in order.
 
     A row is a dict: question and sample (their indices), text, tokens (how many), finished (by a stop token), gold,
     grading, options, answer, right. progress: the label of the progress bar. keep: a file for the rows. With it, each
-    completion is written as it ends, to a part file of its process; another call asks only what is missing.
-    """
+    completion is written as it ends, to a part file of its process; another call asks only what is missing."""
     if keep and keep.exists():
         return read_lines(keep)
     n = max(samples, 1)
@@ -74,11 +69,11 @@ def ask(sampler, task, questions, *, samples, max_tokens, seed, progress=None, k
 
     (rank, world), parts, verdicts = rank_and_world(), PartFiles(keep), Counter()
     held = parts.rows()
-    barrier()  # all processes have read before one of them writes
+    barrier()  # all processes have read, and the folder is there, before one of them writes
     asked = [i for i in range(len(questions)) if any((i, j) not in held for j in range(n))]
     done = len(questions) - len(asked)
     pause = 0.1 if sys.stderr.isatty() else 30  # seconds; in a log file each state of the bar is a line
-    with parts.open(rank) as part, tqdm(total=len(questions), initial=done, desc=f"{keep.stem:<14}", unit="question",
+    with parts.open(rank) as part, tqdm(desc=f"{keep.stem:<14}", total=len(questions), initial=done, unit="question",
                                         mininterval=pause, disable=rank > 0) as bar:
         def watch(i, j, tokens, ended):
             if ended:
@@ -86,8 +81,7 @@ def ask(sampler, task, questions, *, samples, max_tokens, seed, progress=None, k
                 part.write(json.dumps(new) + "\n")
                 verdicts[new["right"]] += 1
                 bar.set_postfix_str(f"{percent(verdicts[True] / verdicts.total())} % right", refresh=False)
-                all_ended = verdicts.total() * world // n  # as if all processes were equally far
-                bar.update(done + min(len(asked), all_ended) - bar.n)
+                bar.update(done + min(len(asked), verdicts.total() * world // n) - bar.n)  # as if all were as far
 
         sampler.generate([prompts[i] for i in asked], max_tokens=max_tokens, watch=watch, **sampling)
         bar.update(len(questions) - bar.n)
@@ -110,7 +104,7 @@ def is_right(judge, answer, gold):
     return answer is not None and bool(judge.same(answer, gold))
 
 
-# ---- measuring
+# ---- measuring and reporting
 
 def mean_and_ci(values):
     """The mean of one value a question, and the half-width of its 95 % interval: 1.96 standard errors."""
@@ -135,9 +129,9 @@ def accuracy(rows):
 
 
 def held_out(sampler, task, questions, *, samples, max_tokens, seed):
-    """What eval.jsonl says of a Solver, whose weights are in the sampler: accuracy of samples at temperature 1 (mean)
-    and of greedy answers, with intervals; of the samples also the mean length in tokens (completion_tokens) and the
-    share with more than one line (worked)."""
+    """What eval.jsonl says of the Solver in the sampler: the accuracy of samples at temperature 1 (mean) and of greedy
+    answers, with intervals; of the samples, the mean length in tokens (completion_tokens) and the share with more than
+    one line (worked)."""
     sampled = ask(sampler, task, questions, samples=samples, max_tokens=max_tokens, seed=seed, progress="held-out")
     greedily = ask(sampler, task, questions, samples=0, max_tokens=max_tokens, seed=seed, progress="held-out, greedy")
     (mean, mean_ci), (greedy, greedy_ci) = accuracy(sampled), accuracy(greedily)
@@ -147,29 +141,23 @@ def held_out(sampler, task, questions, *, samples, max_tokens, seed):
 
 
 def summary(rows, task):
-    """What the rows of one benchmark say: questions, samples; mean, pass@2..k and majority@k, each with its interval;
-    the shares of completions without an answer (no_answer) and without a stop token (truncated), and their mean length
-    in tokens."""
+    """What the rows of a benchmark say: questions, samples; mean, pass@2..k and majority@k, each with its interval; the
+    shares without an answer (no_answer) and without a stop token (truncated); the mean length in tokens (tokens)."""
+    def majority_is_right(group):
+        judge, answers = grader(group[0]["grading"], group[0]["options"], task), [row["answer"] for row in group]
+        return is_right(judge, judge.majority(answers)[0], group[0]["gold"])
+
     groups = by_question(rows)
     n = len(rows) // len(groups)
     result = {"questions": len(groups), "samples": n, "mean": accuracy(rows)}
     for k in [2**p for p in range(1, 11) if 2**p <= n]:
         result[f"pass@{k}"] = mean_and_ci([pass_at_k(sum(row["right"] for row in group), n, k) for group in groups])
     if n > 1:
-        result[f"majority@{n}"] = mean_and_ci([majority_is_right(group, task) for group in groups])
+        result[f"majority@{n}"] = mean_and_ci([majority_is_right(group) for group in groups])
     return result | {"no_answer": float(np.mean([row["answer"] is None for row in rows])),
                      "truncated": float(np.mean([not row["finished"] for row in rows])),
                      "tokens": float(np.mean([row["tokens"] for row in rows]))}
 
-
-def majority_is_right(group, task):
-    """Whether the most frequent answer to a question is right. group: its rows."""
-    judge = grader(group[0]["grading"], group[0]["options"], task)
-    answer, _ = judge.majority([row["answer"] for row in group])
-    return is_right(judge, answer, group[0]["gold"])
-
-
-# ---- the table
 
 def table(results, paper):
     """The results as lines of text, in percent. results: {name: summary, and what `report` adds}. paper: the row of
@@ -181,18 +169,16 @@ def table(results, paper):
     rows = [["benchmark", "questions", "metric", "right", "pass@k", "majority@k", "no answer", "cut off", "tokens",
              "paper"]]
     for name, result in results.items():
-        k, count, total = result["samples"], result["questions"], result["total"]
-        passed = max((key for key in result if key.startswith("pass@")), key=lambda key: int(key[5:]), default=None)
+        count, total, majority = result["questions"], result["total"], f"majority@{result['samples']}"
+        passed = ["-", *(f"{percent(*result[key])} (k={key[5:]})" for key in result if key.startswith("pass@"))]
         rows.append([BENCHMARKS[name].title if result["of_paper"] else name,
                      f"{count} of {total}" if count < total else str(count), result["metric"], percent(*result["mean"]),
-                     f"{percent(*result[passed])} (k={passed[5:]})" if passed else "-",
-                     percent(*result[f"majority@{k}"]) if k > 1 else "-", percent(result["no_answer"]),
+                     passed[-1], percent(*result.get(majority, [None])), percent(result["no_answer"]),
                      percent(result["truncated"]), f"{result['tokens']:.0f}", paper_cell(name)])
     for group in ("math", "general"):
-        names = GROUPS[group]
-        if results.keys() >= {*names}:
-            mean = np.mean([results[name]["mean"][0] for name in names])
-            rows.append([f"{group} average", "", "", percent(mean), *[""] * 5, paper_cell(*names)])
+        if results.keys() >= {*GROUPS[group]}:
+            mean = np.mean([results[name]["mean"][0] for name in GROUPS[group]])
+            rows.append([f"{group} average", "", "", percent(mean), *[""] * 5, paper_cell(*GROUPS[group])])
     return columns(rows if paper else [row[:-1] for row in rows])
 
 
@@ -201,23 +187,37 @@ def row_of_paper(model):
     by the base model in the run's config.json."""
     folder = Path(model).resolve()
     name, config = folder.name, folder.parent.parent / "config.json"
-    if folder.name == "solver" and folder.parent.name == "iter3" and config.is_file():
+    if folder.parts[-2:] == ("iter3", "solver") and config.is_file():
         name = f"{Path(str(read_json(config).get('model'))).name}, R-Zero, 3 iterations"
     return name if name in PAPER else None
 
 
-def report(folder):
-    """Prints the table of all finished benchmarks in a folder, and writes results.json."""
-    results = {}
-    for name, asked, task, rows in finished(folder):
-        metric = f"mean@{asked['samples']}" if asked["samples"] else "greedy"
-        results[name] = summary(rows, task) | {"metric": metric, "of_paper": asked["of_paper"], "total": asked["total"]}
+def regrade(file, before, task):
+    """Grades the rows of a file again, and prints how many verdicts change -> the rows."""
+    after = [graded(row, task) for row in tqdm(before, desc=f"{file.stem:<14}", unit="completion")]
+    changed = sum(one["right"] != other["right"] for one, other in zip(before, after))
+    print(f"{file.stem}: {changed} of {len(before)} completions are graded otherwise than before")
+    write_lines(file, after)
+    return after
+
+
+def report(folder, again):
+    """Prints the table of all finished benchmarks in a folder, and writes results.json. again: whether to regrade."""
+    if not (folder / "settings.json").is_file():
+        raise FileNotFoundError(f"no completions in {str(folder)!r}")
+    settings, results = read_json(folder / "settings.json"), {}
+    for name in dict.fromkeys([*BENCHMARKS, *settings["benchmarks"]]):  # the paper's first, in its order
+        file, asked = folder / f"{name}.jsonl", settings["benchmarks"].get(name)
+        if asked and file.is_file():
+            task, rows = ByValue() if asked["of_paper"] else load_task(asked["task"]), read_lines(file)
+            result = summary(regrade(file, rows, task) if again else rows, task)
+            results[name] = result | {"metric": f"mean@{asked['samples']}" if asked["samples"] else "greedy",
+                                      "of_paper": asked["of_paper"], "total": asked["total"]}
     if not results:
         raise ValueError(f"no benchmark in {folder} is finished; the command without --regrade resumes")
     (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    model = read_json(folder / "settings.json")["model"]
-    paper = row_of_paper(model)
-    print(f"\n{model}\n\n{table(results, paper)}\n\npercent, +- 95 % intervals over questions")
+    paper = row_of_paper(settings["model"])
+    print(f"\n{settings['model']}\n\n{table(results, paper)}\n\npercent, +- 95 % intervals over questions")
     if paper:
         print(f"paper: {paper}, arXiv 2508.05004, graded with the help of a judge model (GPT-4o); ours has no judge")
     for reason, count in compared_as_written.items():
@@ -238,8 +238,8 @@ def parse(arguments):
     add("--limit", type=int, help="most questions of each benchmark, evenly spaced (default: all)")
     add("--out", help="folder for completions and results (default runs/evaluate/<model>)")
     add("--regrade", action="store_true", help="grade the completions in --out again, without a model")
-    add("--samples", type=int, help="samples a question; 0 is greedy (default: the paper's; 0 for a JSONL file)")
-    add("--max_tokens", "--max-tokens", type=int, help="most tokens of an answer (default: the paper's; 4096 for a file)")
+    add("--samples", type=int, help="samples a question; 0 is greedy (default: the paper's, else 0)")
+    add("--max_tokens", "--max-tokens", type=int, help="most tokens of an answer (default: the paper's, else 4096)")
     add("--seed", type=int, default=0)
     add("--max_rows", "--max-rows", type=int, default=512, help="rows decoded together (default 512)")
     add("--kv_gb", "--kv-gb", type=float, help="most that the key/value cache takes, in 10^9 bytes")
@@ -301,34 +301,12 @@ def answer_all(args, folder):
         held = settings | settings["benchmarks"].setdefault(name, asked)
         refuse_other(folder, run | asked, held, what=f"answers of {name}")
     device = this_device()
-    model = load(args.model, device, compute_dtype(device))
-    sampler = Sampler(model, Tokenizer(args.model), args.max_rows, args.kv_gb)
+    sampler = Sampler(load(args.model, device, compute_dtype(device)), Tokenizer(args.model), args.max_rows, args.kv_gb)
     if rank_and_world()[0] == 0:
         claim(folder, settings, free=("benchmarks",), file="settings.json")
-    barrier()
     for name, (task, questions, asked) in benchmarks.items():
         ask(sampler, task, questions, samples=asked["samples"], max_tokens=asked["max_tokens"], seed=args.seed,
             keep=folder / f"{name}.jsonl")
-
-
-def finished(folder):
-    """Yields (name, settings, task, rows) of each finished benchmark in a folder, the paper's first, in its order."""
-    if not (folder / "settings.json").is_file():
-        raise FileNotFoundError(f"no completions in {str(folder)!r}")
-    benchmarks = read_json(folder / "settings.json")["benchmarks"]
-    for name in dict.fromkeys([*BENCHMARKS, *benchmarks]):
-        file, asked = folder / f"{name}.jsonl", benchmarks.get(name)
-        if asked and file.is_file():
-            yield name, asked, ByValue() if asked["of_paper"] else load_task(asked["task"]), read_lines(file)
-
-
-def regrade(folder):
-    """Grades the completions in a folder again, and prints how many verdicts change."""
-    for name, _, task, before in finished(folder):
-        after = [graded(row, task) for row in tqdm(before, desc=f"{name:<14}", unit="completion")]
-        changed = sum(one["right"] != other["right"] for one, other in zip(before, after))
-        print(f"{name}: {changed} of {len(before)} completions are graded otherwise than before")
-        write_lines(folder / f"{name}.jsonl", after)
 
 
 def main():
@@ -340,10 +318,8 @@ def main():
     try:
         if not args.regrade:
             answer_all(args, folder)
-        elif rank == 0:
-            regrade(folder)
         if rank == 0:
-            report(folder)
+            report(folder, args.regrade)
         barrier()  # gloo sometimes aborts if a process leaves while another still works
     except (OSError, ValueError, FloatingPointError) as error:
         told_by_rank_0 = rank and not isinstance(error, FloatingPointError)  # NaN may come in any one process

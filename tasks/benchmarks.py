@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from answers import extract_boxed, same_answer, written_form
 from tasks.mathematics import Math
+from tasks.task import Task
 
 
 class Benchmark(NamedTuple):
@@ -57,30 +58,23 @@ PAPER = {name: dict(zip(BENCHMARKS, row)) for name, row in {
 }.items()}
 
 
-# ---- finding files
+# ---- reading questions
 
 def benchmark_files(names, folder):
     """{name: file} of benchmarks. A file that `folder` lacks is downloaded from the Hub. Raises FileNotFoundError that
     says how to get what neither has."""
-    files = {name: local_file(name, folder) for name in names}
-    absent = [name for name in names if not files[name]]
-    commands = [parquet_command(name, folder) for name in absent if not BENCHMARKS[name].hub_file]
+    files, commands = {}, []
+    for name in names:
+        _, _, hub, hub_file, (configuration, split), *_ = BENCHMARKS[name]
+        endings, file = (".jsonl", ".json", "_mini.jsonl", "_mini.json"), Path(folder) / f"{name}.jsonl"
+        files[name] = next((f for ending in endings if (f := Path(folder) / (name + ending)).is_file()), None)
+        if not files[name] and not hub_file:
+            commands.append(f"no {file}; the Hub has {hub} as parquet only, so make it with: pip install datasets && "
+                            "python -c \"from datasets import load_dataset as l; "
+                            f"l('{hub}', '{configuration}', split='{split}').to_json('{file}')\"")
     if commands:
         raise FileNotFoundError("\n".join(commands))
-    return files | {name: download(name, folder) for name in absent}
-
-
-def local_file(name, folder):
-    """The file of a benchmark in a folder; None if there is none."""
-    files = (Path(folder) / (name + ending) for ending in (".jsonl", ".json", "_mini.jsonl", "_mini.json"))
-    return next((file for file in files if file.is_file()), None)
-
-
-def parquet_command(name, folder):
-    """What to tell the user about a benchmark whose Hub dataset has parquet only."""
-    hub, (configuration, split), file = BENCHMARKS[name].hub, BENCHMARKS[name].split, Path(folder) / f"{name}.jsonl"
-    return (f"no {file}; the Hub has {hub} as parquet only, so make it with: pip install datasets && python -c \"from "
-            f"datasets import load_dataset as l; l('{hub}', '{configuration}', split='{split}').to_json('{file}')\"")
+    return {name: file or download(name, folder) for name, file in files.items()}
 
 
 def download(name, folder):
@@ -94,8 +88,6 @@ def download(name, folder):
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise FileNotFoundError(f"no {Path(folder) / name}.jsonl, and the Hub did not give {hub}: {reason}") from None
 
-
-# ---- reading questions
 
 class Question(NamedTuple):
     """A question with a known answer."""
@@ -112,34 +104,28 @@ def read_questions(path, benchmark=OWN):
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no question file {str(path)!r}")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8: {error}") from None
-    questions = [question_of(row, benchmark, where) for where, row in rows_of(path, text)]
+    questions = [question_of(row, benchmark, where) for where, row in rows_of(path)]
     if not questions:
         raise ValueError(f"{path} holds no question")
     return questions
 
 
-def rows_of(path, text):
-    """Yields each row of a file with the words that say where it is, for error messages."""
+def rows_of(path):
+    """[(the words that say where it is, for error messages, row)] of a file."""
     if path.suffix == ".json":
-        rows = parse(text, str(path))
+        rows = parse(path.read_bytes(), path)
         rows = rows.get("examples") if isinstance(rows, dict) else rows
         if not isinstance(rows, list):
             raise ValueError(f"{path} needs a list of rows, at its top or under the key examples")
-        yield from ((f"{path}, row {number},", row) for number, row in enumerate(rows, 1))
-        return
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            yield f"{path}, line {number},", parse(line, f"{path}, line {number},")
+        return [(f"{path}, row {number},", row) for number, row in enumerate(rows, 1)]
+    lines = [(f"{path}, line {number},", line) for number, line in enumerate(path.read_bytes().split(b"\n"), 1)]
+    return [(where, parse(line, where)) for where, line in lines if line.strip()]
 
 
 def parse(text, where):
     try:
         return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # not JSON, or not UTF-8
         raise ValueError(f"{where} is not JSON: {error}") from None
 
 
@@ -152,10 +138,8 @@ def question_of(row, benchmark, where):
     if not isinstance(text, str) or not text.strip() or answer is None:
         keys = " or ".join(benchmark.question), " or ".join(benchmark.answer)
         raise ValueError(f"{where} needs the keys {keys[0]}, and {keys[1]}")
-    try:
-        (text + str(row.get(options))).encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{where} holds text that is not Unicode (half of a surrogate pair)") from None
+    if re.search("[\ud800-\udfff]", json.dumps([text, row.get(options)], ensure_ascii=False)):
+        raise ValueError(f"{where} holds text that is not Unicode (half of a surrogate pair)")
     if options is not None:
         return question_with_options(text, row[answer], row[options], where)
     if benchmark.grading == "option":
@@ -190,11 +174,8 @@ def gold_answer(value, is_solution):
     if isinstance(value, bool) or not isinstance(value, str | int | float) or value != value:
         return None
     text = str(value)
-    if "####" in text:
-        text = text.rpartition("####")[2].strip()
-    else:
-        text = extract_boxed(text) or ("" if is_solution else text)
-    return text if text.strip() else None
+    text = text.rpartition("####")[2] if "####" in text else extract_boxed(text) or ("" if is_solution else text)
+    return text.strip() or None
 
 
 # ---- grading
@@ -218,7 +199,7 @@ class ByText(Math):
         return text_form(a) == text_form(b) or same_letter(a, b)
 
 
-class ByLetter(Math):
+class ByLetter(Task):
     """Multiple choice: an answer is the letter of one of `options`."""
 
     def __init__(self, options):
@@ -227,9 +208,6 @@ class ByLetter(Math):
     def answer(self, completion):
         box = extract_boxed(completion)
         return box and letter_of(box, self.options)
-
-    def same(self, a, b):
-        return a == b
 
 
 def text_form(answer):
