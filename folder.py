@@ -20,8 +20,7 @@ from common import rank_and_world, read_json, read_lines, write_lines, write_who
 def claim(folder, settings, free=(), file="config.json"):
     """Makes `folder` the place of a run: its settings are written there, or equal those that are, `free` ones excepted.
 
-    Raises ValueError naming a setting that differs, OSError where the folder cannot be written.
-    """
+    Raises ValueError naming a setting that differs, OSError where the folder cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / file).exists():
@@ -56,8 +55,7 @@ def percent(value, interval=None):
 class PartFiles:
     """Rows that several processes write, each to a part file beside `file`, until all are there and `file` is whole.
 
-    A row is a dict with the keys question and sample. A part file may end within a line, where a process was killed.
-    """
+    A row is a dict with the keys question and sample. A part file may end within a line, where a process was killed."""
 
     def __init__(self, file):
         self.file = file

@@ -1,7 +1,6 @@
 """The paper's ten benchmarks, and any JSONL file of a user's: where they are, how a question is read, how it is graded.
 
-A question is graded by value, by letter or by text: three small tasks, between which `grader` chooses. Option letters
-are known here only."""
+A question is graded by value, by letter or by text: three small tasks, between which `grader` chooses."""
 
 import json
 import re
@@ -110,8 +109,7 @@ def read_questions(path, benchmark=OWN):
         rows = {f"{path}, row {number},": row for number, row in enumerate(rows, 1)}
     else:
         lines = enumerate(path.read_bytes().split(b"\n"), 1)
-        lines = {f"{path}, line {number},": line for number, line in lines if line.strip()}
-        rows = {where: parse(line, where) for where, line in lines.items()}
+        rows = {(where := f"{path}, line {number},"): parse(line, where) for number, line in lines if line.strip()}
     if not rows:
         raise ValueError(f"{path} holds no question")
     return [question_of(row, benchmark, where) for where, row in rows.items()]
@@ -216,8 +214,7 @@ LETTER = r"(?i)\W*(?:(?:the )?(?:correct |right |final )?(?:answer|option|choice
 # A letter and a text: (C) 12 m, C. 12 m, (c) 12 m, C - 12 m. Without a sign, as in C 12 m, the letter may be an article
 LETTER_AND_TEXT = (r"(?s)[\s*]*(?:[Oo]ption |[Cc]hoice )?(?:\((?P<bracketed>[A-Za-z])\)[.:,]?|"
                    r"(?P<letter>[A-Z])(?P<sign>\)|[.:,](?=\s)|\s-(?=\s)|(?=\s)))\s*(?P<rest>.+)")
-# The text names a second letter: (A) and (B), A: this. B: that
-ANOTHER_LETTER = r"(?:^|\band\b|\bor\b|[,&/])\s*\(?[{0}]\b\)?\W*$|\b[{0}][.):]\s"
+ANOTHER_LETTER = r"(?:^|\band\b|\bor\b|[,&/])\s*\(?[{0}]\b\)?\W*$|\b[{0}][.):]\s"  # (A) and (B), A: this. B: that
 
 
 class ByLetter(Task):
