@@ -298,7 +298,7 @@ def answer_all(args, folder):
     for name, (_, _, asked) in benchmarks.items():
         if name not in settings["benchmarks"] and (folder / f"{name}.jsonl").exists():
             raise ValueError(f"{folder} holds a {name}.jsonl that was not made by this program; choose another --out")
-        held = settings | settings["benchmarks"].setdefault(name, asked)
+        held = settings | settings["benchmarks"].setdefault(name, asked)  # what is asked joins what is there
         refuse_other(folder, run | asked, held, what=f"answers of {name}")
     device = this_device()
     sampler = Sampler(load(args.model, device, compute_dtype(device)), Tokenizer(args.model), args.max_rows, args.kv_gb)
