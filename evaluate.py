@@ -6,21 +6,19 @@
     python evaluate.py --model runs/mine/iter3/solver --data mine.jsonl --task my_task.py:MyTask --limit 100
     python evaluate.py --regrade --out runs/evaluate/Qwen-Qwen3-4B-Base
 
---data is a folder of the paper's ten benchmarks (tasks/benchmarks.py) or a JSONL file of your own. What the folder
-lacks is downloaded from the Hub. The lines of a JSONL file have `question` (or `problem`) and `answer`, and --task
-grades them; lines with `options` are graded by letter. A completion without a final answer is wrong; no answer is
-guessed.
-
-Every completion is written to --out as it ends. The same command resumes there. --regrade grades again without a model.
+--data is a folder of the paper's ten benchmarks (tasks/benchmarks.py), where the Hub gives those that are missing, or a
+JSONL file of your own. Its lines have `question` (or `problem`) and `answer`, and --task grades them; lines with
+`options` are graded by letter. A completion without a final answer is wrong. Every completion is written to --out as it
+ends, and the same command resumes there. --regrade grades again without a model.
 
 mean@k is the mean over k samples at temperature 1, pass@k the unbiased estimator of arXiv 2107.03374, and majority@k
-the accuracy of the most frequent of the k answers. Intervals are 95 %, over questions.
-"""
+the accuracy of the most frequent of the k answers. Intervals are 95 %, over questions."""
 
 import hashlib
 import json
-import os
 import sys
+from collections import Counter
+from itertools import groupby
 from math import comb
 from pathlib import Path
 
@@ -39,24 +37,23 @@ from common import (
     start_processes,
     this_device,
     write_lines,
-    write_whole,
 )
 from folder import PartFiles, claim, columns, percent, refuse_other
 from model import Tokenizer, load
 from sample import Sampler
 from tasks import load_task
-from tasks.benchmarks import BENCHMARKS, GENERAL, MATH, OWN, PAPER, ByValue, benchmark_files, grader, read_questions
+from tasks.benchmarks import BENCHMARKS, GROUPS, OWN, PAPER, ByValue, benchmark_files, grader, read_questions
 
 # ---- asking and grading
-
 
 def ask(sampler, task, questions, *, samples, max_tokens, seed, progress=None, keep=None):
     """Asks each question `samples` times at temperature 1, or once greedily if 0 -> rows, one a completion, in order.
 
     A row is a dict: question and sample (their indices), text, tokens (how many), finished (by a stop token), gold,
     grading, options, answer, right. progress: the label of the progress bar. keep: a file for the rows. With it, each
-    completion is written as it ends, to a part file of its process; another call asks only what is missing.
-    """
+    completion is written as it ends, to a part file of its process; another call asks only what is missing."""
+    if keep and keep.exists():
+        return read_lines(keep)
     n = max(samples, 1)
     sampling = dict(n=n, temperature=1.0, seed=seed) if samples else dict(temperature=0)
     prompts = [sampler.tokenizer.chat(task.solver_system, q.question) for q in questions]
@@ -70,27 +67,21 @@ def ask(sampler, task, questions, *, samples, max_tokens, seed, progress=None, k
         groups = sampler.generate(prompts, max_tokens=max_tokens, progress=progress, **sampling)
         return [row(i, j, c.tokens, c.finished) for i, group in enumerate(groups) for j, c in enumerate(group)]
 
-    (rank, world), parts = rank_and_world(), PartFiles(keep)
-    shared = [parts.missing(len(questions), n) if rank == 0 else None]  # the other processes may see newer files
-    if world > 1:
-        dist.broadcast_object_list(shared)
-    asked, = shared
-    if asked is None:
-        return read_lines(keep)
-    done, ended, right = len(questions) - len(asked), 0, 0
+    (rank, world), parts, verdicts = rank_and_world(), PartFiles(keep), Counter()
+    held = parts.rows()
+    barrier()  # all processes have read, and the folder is there, before one of them writes
+    asked = [i for i in range(len(questions)) if any((i, j) not in held for j in range(n))]
+    done = len(questions) - len(asked)
     pause = 0.1 if sys.stderr.isatty() else 30  # seconds; in a log file each state of the bar is a line
-    with parts.open(rank) as part, tqdm(total=len(questions), initial=done, desc=f"{progress or keep.stem:<14}",
-                                        unit="question", mininterval=pause, disable=rank > 0) as bar:
-        def watch(i, j, tokens, is_end):
-            nonlocal ended, right
-            if not is_end:
-                return
-            new = row(asked[i], j, tokens, tokens[-1] in sampler.tokenizer.stop_ids)
-            part.write(json.dumps(new) + "\n")
-            part.flush()
-            ended, right = ended + 1, right + new["right"]
-            bar.set_postfix_str(f"{percent(right / ended)} % right", refresh=False)
-            bar.update(done + min(len(asked), ended * world // n) - bar.n)  # as if all processes were equally far
+    with parts.open(rank) as part, tqdm(desc=f"{keep.stem:<14}", total=len(questions), initial=done, unit="question",
+                                        mininterval=pause, disable=rank > 0) as bar:
+        def watch(i, j, tokens, ended):
+            if ended:
+                new = row(asked[i], j, tokens, tokens[-1] in sampler.tokenizer.stop_ids)
+                part.write(json.dumps(new) + "\n")
+                verdicts[new["right"]] += 1
+                bar.set_postfix_str(f"{percent(verdicts[True] / verdicts.total())} % right", refresh=False)
+                bar.update(done + min(len(asked), verdicts.total() * world // n) - bar.n)  # as if all were as far
 
         sampler.generate([prompts[i] for i in asked], max_tokens=max_tokens, watch=watch, **sampling)
         bar.update(len(questions) - bar.n)
@@ -113,7 +104,7 @@ def is_right(judge, answer, gold):
     return answer is not None and bool(judge.same(answer, gold))
 
 
-# ---- measuring
+# ---- measuring and reporting
 
 def mean_and_ci(values):
     """The mean of one value a question, and the half-width of its 95 % interval: 1.96 standard errors."""
@@ -128,11 +119,8 @@ def pass_at_k(right, n, k):
 
 
 def by_question(rows):
-    """The rows as a list for each question."""
-    groups = {}
-    for row in rows:
-        groups.setdefault(row["question"], []).append(row)
-    return list(groups.values())
+    """The rows, which are in order, as a list for each question."""
+    return [list(group) for _, group in groupby(rows, key=lambda row: row["question"])]
 
 
 def accuracy(rows):
@@ -141,9 +129,9 @@ def accuracy(rows):
 
 
 def held_out(sampler, task, questions, *, samples, max_tokens, seed):
-    """What eval.jsonl says of a Solver, whose weights are in the sampler: accuracy of samples at temperature 1 (mean)
-    and of greedy answers, with intervals; of the samples also the mean length in tokens (completion_tokens) and the
-    share with more than one line (worked)."""
+    """What eval.jsonl says of the Solver in the sampler: the accuracy of samples at temperature 1 (mean) and of greedy
+    answers, with intervals; of the samples, the mean length in tokens (completion_tokens) and the share with more than
+    one line (worked)."""
     sampled = ask(sampler, task, questions, samples=samples, max_tokens=max_tokens, seed=seed, progress="held-out")
     greedily = ask(sampler, task, questions, samples=0, max_tokens=max_tokens, seed=seed, progress="held-out, greedy")
     (mean, mean_ci), (greedy, greedy_ci) = accuracy(sampled), accuracy(greedily)
@@ -153,78 +141,81 @@ def held_out(sampler, task, questions, *, samples, max_tokens, seed):
 
 
 def summary(rows, task):
-    """What the rows of one benchmark say: questions, samples; mean, pass@2..k and majority@k, each with its interval;
-    the shares of completions without an answer (no_answer) and without a stop token (truncated), and their mean length
-    in tokens."""
+    """What the rows of a benchmark say: questions, samples; mean, pass@2..k and majority@k, each with its interval; the
+    shares without an answer (no_answer) and without a stop token (truncated); the mean length in tokens (tokens)."""
+    def majority_is_right(group):
+        judge, answers = grader(group[0]["grading"], group[0]["options"], task), [row["answer"] for row in group]
+        return is_right(judge, judge.majority(answers)[0], group[0]["gold"])
+
     groups = by_question(rows)
     n = len(rows) // len(groups)
     result = {"questions": len(groups), "samples": n, "mean": accuracy(rows)}
     for k in [2**p for p in range(1, 11) if 2**p <= n]:
         result[f"pass@{k}"] = mean_and_ci([pass_at_k(sum(row["right"] for row in group), n, k) for group in groups])
     if n > 1:
-        result[f"majority@{n}"] = mean_and_ci([majority_is_right(group, task) for group in groups])
+        result[f"majority@{n}"] = mean_and_ci([majority_is_right(group) for group in groups])
     return result | {"no_answer": float(np.mean([row["answer"] is None for row in rows])),
                      "truncated": float(np.mean([not row["finished"] for row in rows])),
                      "tokens": float(np.mean([row["tokens"] for row in rows]))}
 
 
-def majority_is_right(group, task):
-    """Whether the most frequent answer to a question is right. group: its rows."""
-    judge = grader(group[0]["grading"], group[0]["options"], task)
-    answer, _ = judge.majority([row["answer"] for row in group])
-    return is_right(judge, answer, group[0]["gold"])
-
-
-# ---- the table
-
 def table(results, paper):
     """The results as lines of text, in percent. results: {name: summary, and what `report` adds}. paper: the row of
     PAPER to print beside them, or None."""
     def paper_cell(*names):
-        if not paper:
-            return []
-        values = [PAPER[paper].get(name) if results[name]["of_paper"] else None for name in names]
-        return ["-" if None in values else f"{np.mean(values):.2f}"]
+        values = [PAPER.get(paper, {}).get(name) if results[name]["of_paper"] else None for name in names]
+        return "-" if None in values else f"{np.mean(values):.2f}"
 
     rows = [["benchmark", "questions", "metric", "right", "pass@k", "majority@k", "no answer", "cut off", "tokens",
-             *(["paper"] if paper else [])]]
+             "paper"]]
     for name, result in results.items():
-        k, count, total = result["samples"], result["questions"], result["total"]
-        passed = max((key for key in result if key.startswith("pass@")), key=lambda key: int(key[5:]), default=None)
+        count, total, majority = result["questions"], result["total"], f"majority@{result['samples']}"
+        passed = ["-", *(f"{percent(*result[key])} (k={key[5:]})" for key in result if key.startswith("pass@"))]
         rows.append([BENCHMARKS[name].title if result["of_paper"] else name,
                      f"{count} of {total}" if count < total else str(count), result["metric"], percent(*result["mean"]),
-                     f"{percent(*result[passed])} (k={passed[5:]})" if passed else "-",
-                     percent(*result[f"majority@{k}"]) if k > 1 else "-", percent(result["no_answer"]),
-                     percent(result["truncated"]), f"{result['tokens']:.0f}", *paper_cell(name)])
-    for title, names in (("math average", MATH), ("general average", GENERAL)):
-        if all(name in results for name in names):
-            mean = np.mean([results[name]["mean"][0] for name in names])
-            rows.append([title, "", "", percent(mean), *[""] * 5, *paper_cell(*names)])
-    return columns(rows)
+                     passed[-1], percent(*result.get(majority, [None])), percent(result["no_answer"]),
+                     percent(result["truncated"]), f"{result['tokens']:.0f}", paper_cell(name)])
+    for group in ("math", "general"):
+        if results.keys() >= {*GROUPS[group]}:
+            mean = np.mean([results[name]["mean"][0] for name in GROUPS[group]])
+            rows.append([f"{group} average", "", "", percent(mean), *[""] * 5, paper_cell(*GROUPS[group])])
+    return columns(rows if paper else [row[:-1] for row in rows])
 
 
 def row_of_paper(model):
     """The row of PAPER for a model, None if there is none: of a base model by its name, of a run's folder iter3/solver
     by the base model in the run's config.json."""
-    folder = Path(model).resolve() if Path(model).is_dir() else Path(model)
+    folder = Path(model).resolve()
     name, config = folder.name, folder.parent.parent / "config.json"
-    if folder.name == "solver" and folder.parent.name == "iter3" and config.is_file():
+    if folder.parts[-2:] == ("iter3", "solver") and config.is_file():
         name = f"{Path(str(read_json(config).get('model'))).name}, R-Zero, 3 iterations"
     return name if name in PAPER else None
 
 
-def report(folder):
-    """Prints the table of all finished benchmarks in a folder, and writes results.json."""
+def regrade(file, before, task):
+    """Grades the rows of a file again, and prints how many verdicts change -> the rows."""
+    after = [graded(row, task) for row in tqdm(before, desc=f"{file.stem:<14}", unit="completion")]
+    changed = sum(one["right"] != other["right"] for one, other in zip(before, after))
+    print(f"{file.stem}: {changed} of {len(before)} completions are graded otherwise than before")
+    write_lines(file, after)
+    return after
+
+
+def report(folder, again):
+    """Prints the table of all finished benchmarks in a folder, and writes results.json. again: whether to regrade."""
+    if not (folder / "settings.json").is_file():
+        raise FileNotFoundError(f"no completions in {str(folder)!r}")
     settings, results = read_json(folder / "settings.json"), {}
-    for name in finished(folder):
-        asked = settings["benchmarks"][name]
-        result = summary(read_lines(folder / f"{name}.jsonl"), task_of(asked))
-        size = BENCHMARKS[name].size if asked["of_paper"] else 0
-        results[name] = result | {"metric": f"mean@{asked['samples']}" if asked["samples"] else "greedy",
-                                  "of_paper": asked["of_paper"], "total": max(size, asked["total"])}
+    for name in dict.fromkeys([*BENCHMARKS, *settings["benchmarks"]]):  # the paper's first, in its order
+        file, asked = folder / f"{name}.jsonl", settings["benchmarks"].get(name)
+        if asked and file.is_file():
+            task, rows = ByValue() if asked["of_paper"] else load_task(asked["task"]), read_lines(file)
+            result = summary(regrade(file, rows, task) if again else rows, task)
+            results[name] = result | {"metric": f"mean@{asked['samples']}" if asked["samples"] else "greedy",
+                                      "of_paper": asked["of_paper"], "total": asked["total"]}
     if not results:
         raise ValueError(f"no benchmark in {folder} is finished; the command without --regrade resumes")
-    write_whole(folder / "results.json", json.dumps(results, indent=2) + "\n")
+    (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     paper = row_of_paper(settings["model"])
     print(f"\n{settings['model']}\n\n{table(results, paper)}\n\npercent, +- 95 % intervals over questions")
     if paper:
@@ -239,21 +230,19 @@ def report(folder):
 
 def parse(arguments):
     parser = Parser("evaluate.py", __doc__)
-    parser.add_argument("--model", help="Hugging Face folder or Hub id")
-    parser.add_argument("--data", default=".", help="folder of benchmark files, or a JSONL file (default .)")
-    parser.add_argument("--benchmarks",
-                        help=f"comma-separated of {', '.join(BENCHMARKS)}; or math, general, all (default math)")
-    parser.add_argument("--task", default="math", help="grades a JSONL file: math (default), sums or FILE.py:CLASS")
-    parser.add_argument("--limit", type=int, help="most questions of each benchmark, evenly spaced (default: all)")
-    parser.add_argument("--out", help="folder for completions and results (default runs/evaluate/<model>)")
-    parser.add_argument("--regrade", action="store_true", help="grade the completions in --out again, without a model")
-    parser.add_argument("--samples", type=int,
-                        help="samples a question; 0 is greedy (default: the paper's; 0 for a JSONL file)")
-    parser.add_argument("--max_tokens", "--max-tokens", type=int,
-                        help="most tokens of an answer (default: the paper's; 4096 for a JSONL file)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--max_rows", "--max-rows", type=int, default=512, help="rows decoded together (default 512)")
-    parser.add_argument("--kv_gb", "--kv-gb", type=float, help="most that the key/value cache takes, in 10^9 bytes")
+    add = parser.add_argument
+    add("--model", help="Hugging Face folder or Hub id")
+    add("--data", default=".", help="folder of benchmark files, or a JSONL file (default .)")
+    add("--benchmarks", help=f"comma-separated of {', '.join(GROUPS)} (default math)")
+    add("--task", default="math", help="grades a JSONL file: math (default), sums or FILE.py:CLASS")
+    add("--limit", type=int, help="most questions of each benchmark, evenly spaced (default: all)")
+    add("--out", help="folder for completions and results (default runs/evaluate/<model>)")
+    add("--regrade", action="store_true", help="grade the completions in --out again, without a model")
+    add("--samples", type=int, help="samples a question; 0 is greedy (default: the paper's, else 0)")
+    add("--max_tokens", "--max-tokens", type=int, help="most tokens of an answer (default: the paper's, else 4096)")
+    add("--seed", type=int, default=0)
+    add("--max_rows", "--max-rows", type=int, default=512, help="rows decoded together (default 512)")
+    add("--kv_gb", "--kv-gb", type=float, help="most that the key/value cache takes, in 10^9 bytes")
     args = parser.parse_args(arguments)
     if args.regrade and not args.out:
         parser.error("--regrade needs --out, the folder that holds the completions")
@@ -263,6 +252,8 @@ def parse(arguments):
         value = getattr(args, name)
         if value is not None and not value >= least:
             parser.error(f"--{name} is {value}, but must be {'positive' if least else 'at least 0'}")
+    if args.out and Path(args.out).is_file():
+        parser.error(f"--out is the file {args.out}, but must be a folder")
     if args.benchmarks and Path(args.data).is_file():
         parser.error(f"--benchmarks names files in a folder, but --data is the file {args.data}")
     if args.task != "math" and Path(args.data).is_dir():
@@ -272,28 +263,25 @@ def parse(arguments):
 
 def chosen(args):
     """{name: (task, questions, settings)} of what is to be asked. Raises OSError or ValueError."""
-    groups = {"math": MATH, "general": GENERAL, "all": list(BENCHMARKS)}
-    of_paper = Path(args.data).is_dir()
+    data, of_paper, result = Path(args.data), Path(args.data).is_dir(), {}
     if of_paper:
         parts = [part.strip() for part in (args.benchmarks or "math").split(",")]
-        names = [name for part in parts for name in groups.get(part, [part])]
-        unknown = [name for name in names if name not in BENCHMARKS]
+        unknown = [part for part in parts if part not in GROUPS]
         if unknown:
-            raise ValueError(f"no benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}, and math, general, all")
-        files = benchmark_files([name for name in BENCHMARKS if name in names], args.data)
+            raise ValueError(f"no benchmark {unknown[0]!r}; there are {', '.join(GROUPS)}")
+        files = benchmark_files(dict.fromkeys(name for part in parts for name in GROUPS[part]), data)
     else:
-        files = {Path(args.data).stem: Path(args.data)}
-    result = {}
+        files = {data.stem: data}
+    task = ByValue() if of_paper else load_task(args.task)
     for name, file in files.items():
         benchmark = BENCHMARKS[name] if of_paper else OWN
         everything = read_questions(file, benchmark)
         questions = evenly_spaced(everything, args.limit)
-        asked = {"samples": benchmark.samples if args.samples is None else args.samples,
-                 "max_tokens": args.max_tokens or benchmark.max_tokens, "limit": args.limit, "total": len(everything),
-                 "task": args.task, "of_paper": of_paper,
-                 "questions": hashlib.sha256(json.dumps(questions).encode()).hexdigest()[:16]}
-        task = task_of(asked)
-        result[name] = task, questions, asked | {"system": task.solver_system}
+        result[name] = task, questions, {
+            "samples": benchmark.samples if args.samples is None else args.samples,
+            "max_tokens": args.max_tokens or benchmark.max_tokens, "limit": args.limit, "task": args.task,
+            "of_paper": of_paper, "system": task.solver_system, "total": max(benchmark.size, len(everything)),
+            "questions": hashlib.sha256(json.dumps(questions).encode()).hexdigest()[:16]}
     return result
 
 
@@ -303,74 +291,35 @@ def evenly_spaced(items, limit):
     return [items[i * len(items) // n] for i in range(n)]
 
 
-def task_of(asked):
-    """The task that a benchmark is asked and graded by. asked: its settings."""
-    return ByValue() if asked["of_paper"] else load_task(asked["task"])
-
-
-def joined_settings(args, folder, benchmarks):
-    """settings.json: what the folder holds, joined with what is asked now. Raises ValueError where they differ."""
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--out is the file {folder}, but must be a folder")
-    file, run = folder / "settings.json", {"model": args.model, "seed": args.seed}
-    held = read_json(file) if file.is_file() else run | {"benchmarks": {}}
-    for name, (_, _, asked) in benchmarks.items():
-        before = held["benchmarks"].get(name)
-        if before is None and (folder / f"{name}.jsonl").exists():
-            raise ValueError(f"{folder} holds a {name}.jsonl that was not made by this program; choose another --out")
-        refuse_other(folder, run | asked, held | (before or asked), free=("total",), what=f"answers of {name}")
-    return run | {"benchmarks": held["benchmarks"] | {name: asked for name, (_, _, asked) in benchmarks.items()}}
-
-
 def answer_all(args, folder):
-    """Asks what the folder does not hold yet."""
-    benchmarks = chosen(args)
-    settings = joined_settings(args, folder, benchmarks)
+    """Asks what the folder does not hold yet. Raises ValueError where it holds answers under other settings."""
+    benchmarks, run, file = chosen(args), {"model": args.model, "seed": args.seed}, folder / "settings.json"
+    settings = read_json(file) if file.is_file() else run | {"benchmarks": {}}
+    for name, (_, _, asked) in benchmarks.items():
+        if name not in settings["benchmarks"] and (folder / f"{name}.jsonl").exists():
+            raise ValueError(f"{folder} holds a {name}.jsonl that was not made by this program; choose another --out")
+        held = settings | settings["benchmarks"].setdefault(name, asked)  # what is asked joins what is there
+        refuse_other(folder, run | asked, held, what=f"answers of {name}")
     device = this_device()
-    model = load(args.model, device, compute_dtype(device))
-    sampler = Sampler(model, Tokenizer(args.model), args.max_rows, args.kv_gb)
+    sampler = Sampler(load(args.model, device, compute_dtype(device)), Tokenizer(args.model), args.max_rows, args.kv_gb)
     if rank_and_world()[0] == 0:
         claim(folder, settings, free=("benchmarks",), file="settings.json")
-    barrier()
     for name, (task, questions, asked) in benchmarks.items():
         ask(sampler, task, questions, samples=asked["samples"], max_tokens=asked["max_tokens"], seed=args.seed,
             keep=folder / f"{name}.jsonl")
 
 
-def regrade(folder):
-    """Grades the completions in a folder again, and prints how many verdicts change."""
-    for name in finished(folder):
-        task = task_of(read_json(folder / "settings.json")["benchmarks"][name])
-        before = read_lines(folder / f"{name}.jsonl")
-        after = [graded(row, task) for row in tqdm(before, desc=f"{name:<14}", unit="completion")]
-        changed = sum(one["right"] != other["right"] for one, other in zip(before, after))
-        print(f"{name}: {changed} of {len(before)} completions are graded otherwise than before")
-        write_lines(folder / f"{name}.jsonl", after)
-
-
-def finished(folder):
-    """The names of the finished benchmarks in a folder, the paper's in its order. Raises FileNotFoundError."""
-    if not (folder / "settings.json").is_file():
-        raise FileNotFoundError(f"no completions in {str(folder)!r}")
-    names = read_json(folder / "settings.json")["benchmarks"]
-    return [name for name in [*BENCHMARKS, *sorted(names.keys() - BENCHMARKS.keys())]
-            if name in names and (folder / f"{name}.jsonl").is_file()]
-
-
 def main():
     args = parse(sys.argv[1:])
-    if not args.regrade:
-        start_processes(alone=False)
-    rank = int(os.environ.get("RANK", "0"))
+    start_processes(alone=False)
+    rank, _ = rank_and_world()
     model = Path(args.model or "")
     folder = Path(args.out or f"runs/evaluate/{'-'.join((model.resolve() if model.is_dir() else model).parts[-3:])}")
     try:
         if not args.regrade:
             answer_all(args, folder)
-        elif rank == 0:
-            regrade(folder)
         if rank == 0:
-            report(folder)
+            report(folder, args.regrade)
         barrier()  # gloo sometimes aborts if a process leaves while another still works
     except (OSError, ValueError, FloatingPointError) as error:
         told_by_rank_0 = rank and not isinstance(error, FloatingPointError)  # NaN may come in any one process

@@ -11,6 +11,7 @@ redone. Only rank 0 writes.
 
 import glob
 import json
+from contextlib import suppress
 from pathlib import Path
 
 from common import rank_and_world, read_json, read_lines, write_lines, write_whole
@@ -19,8 +20,7 @@ from common import rank_and_world, read_json, read_lines, write_lines, write_who
 def claim(folder, settings, free=(), file="config.json"):
     """Makes `folder` the place of a run: its settings are written there, or equal those that are, `free` ones excepted.
 
-    Raises ValueError naming a setting that differs, OSError where the folder cannot be written.
-    """
+    Raises ValueError naming a setting that differs, OSError where the folder cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / file).exists():
@@ -55,15 +55,14 @@ def percent(value, interval=None):
 class PartFiles:
     """Rows that several processes write, each to a part file beside `file`, until all are there and `file` is whole.
 
-    A row is a dict with the keys question and sample. A part file may end within a line, where a process was killed.
-    """
+    A row is a dict with the keys question and sample. A part file may end within a line, where a process was killed."""
 
     def __init__(self, file):
         self.file = file
 
     def open(self, rank):
-        """The part file of a process, to append lines to."""
-        part = open(self.file.with_name(f"{self.file.stem}.part{rank}.jsonl"), "a", encoding="utf-8")
+        """The part file of a process, to append lines to. Each is written as it ends."""
+        part = open(self.file.with_name(f"{self.file.stem}.part{rank}.jsonl"), "a", buffering=1, encoding="utf-8")
         part.write("\n")  # ends an unfinished line
         return part
 
@@ -71,33 +70,20 @@ class PartFiles:
         return sorted(self.file.parent.glob(f"{glob.escape(self.file.stem)}.part*.jsonl"))
 
     def rows(self):
-        """{(question, sample): row}, without the unfinished lines."""
+        """{(question, sample): row} of all part files."""
         rows = {}
         for line in (line for path in self.paths() for line in path.read_text(encoding="utf-8").split("\n")):
-            try:
+            with suppress(json.JSONDecodeError):  # an unfinished line
                 row = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            rows[row["question"], row["sample"]] = row
+                rows[row["question"], row["sample"]] = row
         return rows
-
-    def missing(self, questions, n):
-        """The questions, by index, that lack some of their n rows; None if `file` is whole."""
-        if self.file.exists():
-            self.remove()
-            return None
-        rows = self.rows()
-        return [i for i in range(questions) if any((i, j) not in rows for j in range(n))]
 
     def join(self):
         """Makes `file` of the parts, in order."""
         rows = self.rows()
         write_lines(self.file, [rows[key] for key in sorted(rows)])
-        self.remove()
-
-    def remove(self):
         for path in self.paths():
-            path.unlink(missing_ok=True)
+            path.unlink()
 
 
 class RunFolder:

@@ -1,8 +1,6 @@
 """The paper's ten benchmarks, and any JSONL file of a user's: where they are, how a question is read, how it is graded.
 
-A question is graded by value, by letter or by text: three small tasks, between which `grader` chooses. Option letters
-are known here only.
-"""
+A question is graded by value, by letter or by text: three small tasks, between which `grader` chooses."""
 
 import json
 import re
@@ -12,6 +10,7 @@ from typing import NamedTuple
 
 from answers import extract_boxed, same_answer, written_form
 from tasks.mathematics import Math
+from tasks.task import Task
 
 
 class Benchmark(NamedTuple):
@@ -20,8 +19,7 @@ class Benchmark(NamedTuple):
     title: str  # its column in the paper's tables
     size: int  # how many questions the whole set has
     hub: str  # its dataset on the Hugging Face Hub
-    hub_file: str | None  # the JSONL file of that dataset; None if it has parquet only
-    split: tuple = ("default", "test")  # (configuration, split) to convert from parquet
+    hub_file: str | tuple = ("default", "test")  # its JSONL file there; where it has parquet: (configuration, split)
     question: tuple = ("question", "problem", "input")
     answer: tuple = ("answer", "final_answer", "target", "solution")
     options: tuple = ("options", "choices")
@@ -32,20 +30,21 @@ class Benchmark(NamedTuple):
 
 # {name of the file, without its ending: benchmark}, in the order of the paper's tables
 BENCHMARKS = {
-    "amc23": Benchmark("AMC", 40, "math-ai/amc23", None, samples=32),
+    "amc23": Benchmark("AMC", 40, "math-ai/amc23", samples=32),
     "minerva_math": Benchmark("Minerva", 272, "math-ai/minervamath", "test.jsonl"),
     "math500": Benchmark("MATH", 500, "HuggingFaceH4/MATH-500", "test.jsonl"),
-    "gsm8k": Benchmark("GSM8K", 1319, "openai/gsm8k", None, ("main", "test")),
-    "olympiadbench": Benchmark("Olympiad", 674, "Hothan/OlympiadBench", None, ("OE_TO_maths_en_COMP", "train")),
+    "gsm8k": Benchmark("GSM8K", 1319, "openai/gsm8k", ("main", "test")),
+    "olympiadbench": Benchmark("Olympiad", 674, "Hothan/OlympiadBench", ("OE_TO_maths_en_COMP", "train")),
     "aime25": Benchmark("AIME25", 30, "math-ai/aime25", "test.jsonl", samples=32),
-    "aime24": Benchmark("AIME24", 30, "math-ai/aime24", None, samples=32),
+    "aime24": Benchmark("AIME24", 30, "math-ai/aime24", samples=32),
     "supergpqa": Benchmark("SuperGPQA", 26529, "m-a-p/SuperGPQA", "SuperGPQA-all.jsonl", answer=("answer_letter",),
                            grading="option", max_tokens=8192),
-    "mmlu_pro": Benchmark("MMLU-Pro", 12032, "TIGER-Lab/MMLU-Pro", None, grading="option", max_tokens=8192),
+    "mmlu_pro": Benchmark("MMLU-Pro", 12032, "TIGER-Lab/MMLU-Pro", grading="option", max_tokens=8192),
     "bbeh": Benchmark("BBEH", 4520, "MrLight/bbeh-eval", "train.jsonl", options=(), grading="text", max_tokens=8192),
 }
-MATH, GENERAL = list(BENCHMARKS)[:7], list(BENCHMARKS)[7:]
-OWN = Benchmark("", 0, "", None)  # a file of the user's
+GROUPS = {name: [name] for name in BENCHMARKS} | {  # what --benchmarks may name
+    "math": [*BENCHMARKS][:7], "general": [*BENCHMARKS][7:], "all": [*BENCHMARKS]}
+OWN = Benchmark("", 0, "")  # a file of the user's
 
 # accuracies in the main tables of arXiv 2508.05004, in the order of BENCHMARKS
 PAPER = {name: dict(zip(BENCHMARKS, row)) for name, row in {
@@ -56,30 +55,23 @@ PAPER = {name: dict(zip(BENCHMARKS, row)) for name, row in {
 }.items()}
 
 
-# ---- finding files
+# ---- reading questions
 
 def benchmark_files(names, folder):
     """{name: file} of benchmarks. A file that `folder` lacks is downloaded from the Hub. Raises FileNotFoundError that
     says how to get what neither has."""
-    files = {name: local_file(name, folder) for name in names}
-    absent = [name for name in names if not files[name]]
-    commands = [parquet_command(name, folder) for name in absent if not BENCHMARKS[name].hub_file]
+    files, commands = {}, []
+    for name in names:
+        file, hub, source = Path(folder) / f"{name}.jsonl", BENCHMARKS[name].hub, BENCHMARKS[name].hub_file
+        places = [file.with_name(name + ending) for ending in (".jsonl", ".json", "_mini.jsonl", "_mini.json")]
+        files[name] = next((place for place in places if place.is_file()), None)
+        if not files[name] and isinstance(source, tuple):
+            commands.append(f"no {file}; the Hub has {hub} as parquet only, so make it with: pip install datasets && "
+                            "python -c \"from datasets import load_dataset as l; "
+                            f"l('{hub}', '{source[0]}', split='{source[1]}').to_json('{file}')\"")
     if commands:
         raise FileNotFoundError("\n".join(commands))
-    return files | {name: download(name, folder) for name in absent}
-
-
-def local_file(name, folder):
-    """The file of a benchmark in a folder; None if there is none."""
-    files = (Path(folder) / (name + ending) for ending in (".jsonl", ".json", "_mini.jsonl", "_mini.json"))
-    return next((file for file in files if file.is_file()), None)
-
-
-def parquet_command(name, folder):
-    """What to tell the user about a benchmark whose Hub dataset has parquet only."""
-    hub, (configuration, split), file = BENCHMARKS[name].hub, BENCHMARKS[name].split, Path(folder) / f"{name}.jsonl"
-    return (f"no {file}; the Hub has {hub} as parquet only, so make it with: pip install datasets && python -c \"from "
-            f"datasets import load_dataset as l; l('{hub}', '{configuration}', split='{split}').to_json('{file}')\"")
+    return {name: file or download(name, folder) for name, file in files.items()}
 
 
 def download(name, folder):
@@ -93,8 +85,6 @@ def download(name, folder):
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise FileNotFoundError(f"no {Path(folder) / name}.jsonl, and the Hub did not give {hub}: {reason}") from None
 
-
-# ---- reading questions
 
 class Question(NamedTuple):
     """A question with a known answer."""
@@ -111,34 +101,24 @@ def read_questions(path, benchmark=OWN):
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no question file {str(path)!r}")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8: {error}") from None
-    questions = [question_of(row, benchmark, where) for where, row in rows_of(path, text)]
-    if not questions:
-        raise ValueError(f"{path} holds no question")
-    return questions
-
-
-def rows_of(path, text):
-    """Yields each row of a file with the words that say where it is, for error messages."""
     if path.suffix == ".json":
-        rows = parse(text, str(path))
+        rows = parse(path.read_bytes(), path)
         rows = rows.get("examples") if isinstance(rows, dict) else rows
         if not isinstance(rows, list):
             raise ValueError(f"{path} needs a list of rows, at its top or under the key examples")
-        yield from ((f"{path}, row {number},", row) for number, row in enumerate(rows, 1))
-        return
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            yield f"{path}, line {number},", parse(line, f"{path}, line {number},")
+        rows = {f"{path}, row {number},": row for number, row in enumerate(rows, 1)}
+    else:
+        lines = enumerate(path.read_bytes().split(b"\n"), 1)
+        rows = {(where := f"{path}, line {number},"): parse(line, where) for number, line in lines if line.strip()}
+    if not rows:
+        raise ValueError(f"{path} holds no question")
+    return [question_of(row, benchmark, where) for where, row in rows.items()]
 
 
 def parse(text, where):
     try:
         return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # not JSON, or not UTF-8
         raise ValueError(f"{where} is not JSON: {error}") from None
 
 
@@ -151,10 +131,8 @@ def question_of(row, benchmark, where):
     if not isinstance(text, str) or not text.strip() or answer is None:
         keys = " or ".join(benchmark.question), " or ".join(benchmark.answer)
         raise ValueError(f"{where} needs the keys {keys[0]}, and {keys[1]}")
-    try:
-        (text + str(row.get(options))).encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{where} holds text that is not Unicode (half of a surrogate pair)") from None
+    if re.search("[\ud800-\udfff]", json.dumps([text, row.get(options)], ensure_ascii=False)):
+        raise ValueError(f"{where} holds text that is not Unicode (half of a surrogate pair)")
     if options is not None:
         return question_with_options(text, row[answer], row[options], where)
     if benchmark.grading == "option":
@@ -167,17 +145,16 @@ def question_of(row, benchmark, where):
 
 def question_with_options(text, answer, options, where):
     """A multiple-choice question. answer: a letter, or the index of an option."""
-    if isinstance(options, dict) and [*options] == [*ascii_uppercase[:len(options)]]:
-        options = [*options.values()]
-    if not isinstance(options, list) or not 0 < len(options) <= 26:
+    if isinstance(options, list) and len(options) <= 26:
+        options = dict(zip(ascii_uppercase, options))
+    if not isinstance(options, dict) or not options or [*options] != [*ascii_uppercase[:len(options)]]:
         raise ValueError(f"{where} needs options that are a list of up to 26, or {{A: ..., B: ...}}")
-    letters = ascii_uppercase[:len(options)]
-    letter = letters[answer] if type(answer) is int and 0 <= answer < len(letters) else str(answer)
-    if letter not in [*letters]:
+    letter = [*options][answer] if type(answer) is int and 0 <= answer < len(options) else str(answer)
+    if letter not in options:
         raise ValueError(f"{where} has the answer {letter!r}, which is none of its {len(options)} options")
-    listed = "\n".join(f"({name}) {option}" for name, option in zip(letters, options))
-    return Question(f"{text}\n{listed}\nAnswer with the letter of the right option.", letter, tuple(map(str, options)),
-                    "option")
+    listed = "\n".join(f"({name}) {option}" for name, option in options.items())
+    return Question(f"{text}\n{listed}\nAnswer with the letter of the right option.", letter,
+                    tuple(map(str, options.values())), "option")
 
 
 def gold_answer(value, is_solution):
@@ -189,11 +166,8 @@ def gold_answer(value, is_solution):
     if isinstance(value, bool) or not isinstance(value, str | int | float) or value != value:
         return None
     text = str(value)
-    if "####" in text:
-        text = text.rpartition("####")[2].strip()
-    else:
-        text = extract_boxed(text) or ("" if is_solution else text)
-    return text if text.strip() else None
+    text = text.rpartition("####")[2] if "####" in text else extract_boxed(text) or ("" if is_solution else text)
+    return text.strip() or None
 
 
 # ---- grading
@@ -217,20 +191,6 @@ class ByText(Math):
         return text_form(a) == text_form(b) or same_letter(a, b)
 
 
-class ByLetter(Math):
-    """Multiple choice: an answer is the letter of one of `options`."""
-
-    def __init__(self, options):
-        self.options = dict(zip(ascii_uppercase, options))
-
-    def answer(self, completion):
-        box = extract_boxed(completion)
-        return box and letter_of(box, self.options)
-
-    def same(self, a, b):
-        return a == b
-
-
 def text_form(answer):
     r"""The string that a text is compared by: without \texttt, and without brackets or quotes around all of it."""
     text = re.sub(r"\\texttt ?\{([^{}]*)\}", r"\1", answer).replace(r"\_", "_").strip()
@@ -239,47 +199,47 @@ def text_form(answer):
 
 
 # An answer that names one option: C, C., C), (C), Option C or (C) 12, but not (A) and (B)
-OPTION = re.compile(
-    r"(?:[Oo]ption |[Cc]hoice )?\(?([A-Z])(?:[.:]|\)\.?|\) +(?!.*\b(?:[A-Z]|and|or)\b)[0-9A-Za-z\\].*)?")
-TEXT_COMMAND = re.compile(r"\\(?:(?:text[a-z]*|mathrm|mathbf|rm|bf)(?![A-Za-z])|[,;:! ])|[{}$]")
+OPTION = r"(?:[Oo]ption |[Cc]hoice )?\(?([A-Z])(?:[.:]|\)\.?|\) +(?!.*\b(?:[A-Z]|and|or)\b)[0-9A-Za-z\\].*)?"
+TEXT_COMMAND = r"\\(?:(?:text[a-z]*|mathrm|mathbf|rm|bf)(?![A-Za-z])|[,;:! ])|[{}$]"
 
 
 def same_letter(a, b):
     """Whether two answers name the same option of a question whose options are not known."""
-    letters = [OPTION.fullmatch(" ".join(TEXT_COMMAND.sub(" ", answer).split())) for answer in (a, b)]
+    letters = [re.fullmatch(OPTION, " ".join(re.sub(TEXT_COMMAND, " ", answer).split())) for answer in (a, b)]
     return None not in letters and letters[0][1] == letters[1][1]
 
 
-LETTER = re.compile(r"\W*(?:(?:the )?(?:correct |right |final )?(?:answer|option|choice)(?: is)?)?\W*([A-Z])\W*",
-                    re.IGNORECASE)
+COMMAND = r"\\(?:[a-zA-Z]+ ?|[,;:! ])|[{}$\\]"
+LETTER = r"(?i)\W*(?:(?:the )?(?:correct |right |final )?(?:answer|option|choice)(?: is)?)?\W*([A-Z])\W*"
 # A letter and a text: (C) 12 m, C. 12 m, (c) 12 m, C - 12 m. Without a sign, as in C 12 m, the letter may be an article
-LETTER_AND_TEXT = re.compile(
-    r"[\s*]*(?:[Oo]ption |[Cc]hoice )?(?:(?P<letter>[A-Z])(?P<sign>\)|[.:,](?=\s)|\s-(?=\s)|(?=\s))"
-    r"|\((?P<bracketed>[A-Za-z])\)[.:,]?)\s*(?P<rest>.+)", re.DOTALL)
-# The text names a second letter: (A) and (B), A: this. B: that
-ANOTHER_LETTER = r"(?:^|\band\b|\bor\b|[,&/])\s*\(?[{0}]\b\)?\W*$|\b[{0}][.):]\s"
+LETTER_AND_TEXT = (r"(?s)[\s*]*(?:[Oo]ption |[Cc]hoice )?(?:\((?P<bracketed>[A-Za-z])\)[.:,]?|"
+                   r"(?P<letter>[A-Z])(?P<sign>\)|[.:,](?=\s)|\s-(?=\s)|(?=\s)))\s*(?P<rest>.+)")
+ANOTHER_LETTER = r"(?:^|\band\b|\bor\b|[,&/])\s*\(?[{0}]\b\)?\W*$|\b[{0}][.):]\s"  # (A) and (B), A: this. B: that
 
 
-def letter_of(box, options):
-    """The letter of the one option that the content of a box names; None if it names none, or more than one. A letter
-    alone comes first, then the text of an option, then a letter in front of a text. options: {letter: text}."""
-    plain = without_commands(box)
-    alone = LETTER.fullmatch(plain)
-    if alone and alone[1].upper() in options:
-        return alone[1].upper()
-    named = [letter for letter, option in options.items()
-             if same_answer(option, box) or written_form(option) == written_form(plain)]
-    if len(named) == 1:
-        return named[0]
-    both = LETTER_AND_TEXT.fullmatch(plain)
-    letter = (both["letter"] or both["bracketed"]).upper() if both else None
-    if letter not in options:
-        return None
-    own_text = written_form(both["rest"]) == written_form(without_commands(options[letter]))
-    marked = both["sign"] or both["bracketed"]
-    only = not re.search(ANOTHER_LETTER.format("".join(options)), both["rest"])
-    return letter if own_text or marked and only else None
+class ByLetter(Task):
+    """Multiple choice: an answer is the letter of one of `options`."""
 
+    def __init__(self, options):
+        self.options = dict(zip(ascii_uppercase, options))
 
-def without_commands(text):
-    return re.sub(r"\\(?:[a-zA-Z]+ ?|[,;:! ])|[{}$\\]", " ", text).strip()
+    def answer(self, completion):
+        """The letter of the one option that the box names; None if it names none, or more than one. A letter alone
+        comes first, then the text of an option, then a letter in front of a text."""
+        box = extract_boxed(completion)
+        if box is None:
+            return None
+        plain = re.sub(COMMAND, " ", box).strip()
+        alone, both = re.fullmatch(LETTER, plain), re.fullmatch(LETTER_AND_TEXT, plain)
+        if alone and alone[1].upper() in self.options:
+            return alone[1].upper()
+        named = [letter for letter, option in self.options.items()
+                 if same_answer(option, box) or written_form(option) == written_form(plain)]
+        if len(named) == 1:
+            return named[0]
+        letter = both and (both["letter"] or both["bracketed"].upper())
+        if letter not in self.options:
+            return None
+        own_text = written_form(both["rest"]) == written_form(re.sub(COMMAND, " ", self.options[letter]).strip())
+        another = re.search(ANOTHER_LETTER.format("".join(self.options)), both["rest"])
+        return letter if own_text or (both["sign"] or both["bracketed"]) and not another else None

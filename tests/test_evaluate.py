@@ -153,7 +153,7 @@ def test_reads_each_format(name, tmp_path):
 
 def test_reads_json_with_examples_and_indices_of_choices(tmp_path):
     (tmp_path / "bbeh_mini.json").write_text(json.dumps({"examples": [{"input": "a", "target": "b"}]}))
-    assert benchmarks.local_file("bbeh", tmp_path) == tmp_path / "bbeh_mini.json"
+    assert benchmarks.benchmark_files(["bbeh"], tmp_path) == {"bbeh": tmp_path / "bbeh_mini.json"}
     assert read_questions(tmp_path / "bbeh_mini.json", BENCHMARKS["bbeh"]) == [("a", "b", (), "text")]
     (tmp_path / "own.jsonl").write_text('{"question": "q", "choices": ["u", "v"], "answer": 1}')
     assert read_questions(tmp_path / "own.jsonl")[0][1:] == ("B", ("u", "v"), "option")
