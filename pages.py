@@ -93,11 +93,9 @@ def group_rows(prompts, n, limits):
 
 
 def shard(groups, rank, world):
-    """This process's share of the groups, shortest prompts first.
-
-    Completions of one prompt tend to be long together, so its rows are spread over the processes. With many groups
-    chance evens the lengths out (tests/LOG.md); then groups stay whole, and their rows share the prompt's pages.
-    """
+    """This process's share of the groups, shortest prompts first. Completions of one prompt tend to be long together,
+    so its rows are spread over the processes. With many groups chance evens the lengths out (tests/LOG.md); then groups
+    stay whole, and their rows share the prompt's pages."""
     groups = sorted(groups, key=lambda group: group.prefix)
     if len(groups) >= 64 * world:
         return groups[rank::world]
@@ -117,8 +115,7 @@ class Scheduler:
         if pages - 2 < width:  # the null page, and the group's last page, which the row copies
             raise ValueError(f"the key/value cache has room for {(pages - 2) * page_size} positions, but one row may "
                              f"need {width * page_size}; give it more (kv_gb) or ask for fewer tokens (max_tokens)")
-        self.free_pages = np.arange(pages - 1, NULL_PAGE, -1)  # a stack, of which the first free_count are free
-        self.free_count = self.pages = pages - 1
+        self.pages, self.free_pages = pages - 1, np.arange(pages - 1, NULL_PAGE, -1)  # a stack
         self.ref_count = np.zeros(pages, dtype=np.int64)  # running rows, and groups with waiting rows, that use a page
         # Of the row in each lane: its pages, how many they are, the prefix's length, the tokens drawn, and the most it
         # may draw. No row occupies the last lane, which is for padding.
@@ -129,17 +126,14 @@ class Scheduler:
         self.preemptions = 0
 
     def allocate(self, count):
-        self.free_count -= count
-        pages = self.free_pages[self.free_count:self.free_count + count].copy()
+        self.free_pages, pages = np.split(self.free_pages, [len(self.free_pages) - count])
         self.ref_count[pages] = 1
         return pages
 
     def free(self, pages):
         """Drops one reference to each of the pages."""
         np.subtract.at(self.ref_count, pages, 1)
-        free = np.unique(pages[self.ref_count[pages] == 0])
-        self.free_pages[self.free_count:self.free_count + len(free)] = free[::-1]
-        self.free_count += len(free)
+        self.free_pages = np.append(self.free_pages, np.unique(pages[self.ref_count[pages] == 0])[::-1])
 
     def admit(self):
         """Starts waiting rows while there are lanes, and pages above the watermark -> (prefixes to compute, each with
@@ -150,7 +144,7 @@ class Scheduler:
             shared = group.prefix // self.page_size  # full pages of the prefix; the row owns its other pages alone
             own = (group.prefix + min(self.burst - 1, group.rows[0].max_tokens)) // self.page_size + 1 - shared
             prefix_pages = -(-group.prefix // self.page_size) if group.pages is None else 0
-            if self.free_count < own + prefix_pages + WATERMARK * running:
+            if len(self.free_pages) < own + prefix_pages + WATERMARK * running:
                 if running or not self._evict_prefixes(self.waiting):
                     break
                 continue
@@ -163,8 +157,7 @@ class Scheduler:
                     prefixes.append((group.prompt[:-1], group.pages))
             lane, row = self.free_lanes.pop(), group.rows.popleft()
             self.ref_count[group.pages[:shared]] += 1
-            self.block_table[lane, :shared] = group.pages[:shared]
-            self.block_table[lane, shared:shared + own] = self.allocate(own)
+            self.block_table[lane, :shared + own] = np.append(group.pages[:shared], self.allocate(own))
             if group.prefix % self.page_size:
                 copies.append((group.pages[shared], self.block_table[lane, shared]))
             self.owned[lane], self.start[lane], self.count[lane] = shared + own, group.prefix, 0
@@ -177,15 +170,19 @@ class Scheduler:
         return prefixes, admitted, np.array(copies, dtype=np.int64).reshape(-1, 2).T
 
     def grow(self):
-        """Allocates the running rows' pages for the next burst, preempting the youngest rows when there are too few ->
-        the lanes that run, shortest row first."""
+        """Allocates pages for the next burst, preempting the youngest rows if need be -> running lanes, by length."""
         while True:
             last = self.start + np.minimum(self.count + self.burst - 1, self.limit)
             need = np.maximum(last // self.page_size + 1 - self.owned, 0)[self.running]
-            if need.sum() <= self.free_count:
+            if need.sum() <= len(self.free_pages):
                 break
             if not self._evict_prefixes(self.waiting):
-                self.preempt(self.running[-1])
+                group, row = self.occupant[self.running[-1]]  # is preempted, and waits again, as the first
+                if not group.rows:
+                    self.waiting.appendleft(group)
+                group.rows.appendleft(row)
+                self.finish(self.running[-1:])
+                self.preemptions += 1
         lanes, before = np.repeat(self.running, need), np.repeat(need.cumsum() - need, need)
         self.block_table[lanes, self.owned[lanes] + np.arange(len(lanes)) - before] = self.allocate(len(lanes))
         self.owned[self.running] += need
@@ -197,15 +194,6 @@ class Scheduler:
         self.block_table[lanes], self.owned[lanes] = NULL_PAGE, 0
         self.free_lanes.extend(lanes.tolist())
         self.running = self.running[~np.isin(self.running, lanes)]
-
-    def preempt(self, lane):
-        """Lets a running row wait again, as the first."""
-        group, row = self.occupant[lane]
-        if not group.rows:
-            self.waiting.appendleft(group)
-        group.rows.appendleft(row)
-        self.finish(np.array([lane]))
-        self.preemptions += 1
 
     def _evict_prefixes(self, groups):
         """Frees the pages of these groups' prefixes -> whether there were any. Groups that wait compute them again."""

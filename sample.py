@@ -125,7 +125,7 @@ class Sampler:
                 self._decode(rows, lane_A, table_An, params)
             drawn = self._sync(scheduler, rows, running, lane_A[:len(running)], done, watch)
             bar.set_postfix_str(f"{len(done)}/{total} rows, {len(scheduler.running)} running, "
-                                f"{1 - scheduler.free_count / scheduler.pages:.0%} pages", refresh=False)
+                                f"{1 - len(scheduler.free_pages) / scheduler.pages:.0%} pages", refresh=False)
             bar.update(drawn)
         self.preemptions = scheduler.preemptions
         return done
@@ -229,12 +229,11 @@ class Sampler:
     def _batch(self, scheduler, running):
         """The running lanes and their block tables, as wide as the longest row needs. For graphs, which have fixed
         shapes: filled up with the padding lane to the next of GRAPH_SIZES, and as wide as any row may need."""
-        lanes, width = running, scheduler.owned[running].max()
+        lanes, table = running, scheduler.block_table[running, :scheduler.owned[running].max()]
         if self.use_graphs:
-            size, width = next((size for size in GRAPH_SIZES if size >= len(running)), len(running)), self.graph_width
-            lanes = np.pad(running, (0, size - len(running)), constant_values=len(scheduler.occupant))
-        table = scheduler.block_table[lanes, :width]
-        table = np.pad(table, ((0, 0), (0, width - table.shape[1])), constant_values=NULL_PAGE)
+            more = next((size for size in GRAPH_SIZES if size >= len(running)), len(running)) - len(running)
+            lanes = np.pad(lanes, (0, more), constant_values=len(scheduler.occupant))
+            table = np.pad(table, ((0, more), (0, self.graph_width - table.shape[1])), constant_values=NULL_PAGE)
         return self._to_device(lanes), self._to_device(table)
 
     def _capture(self, *inputs):
