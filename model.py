@@ -229,7 +229,8 @@ def resolve(path, files=("*.json", "*.safetensors", "*.txt", "*.jinja")):
     if folder.is_dir():
         return folder
     if name.count("/") != 1 or name[0] in "./":
-        raise FileNotFoundError(f"no model folder {name!r}; give a folder or a Hub id (Qwen/Qwen3-4B-Base)")
+        raise FileNotFoundError(f"no model folder {name!r}; give a Hugging Face folder or a Hub id "
+                                "(Qwen/Qwen3-4B-Base)")
     from huggingface_hub import snapshot_download  # the only use of the network, and only for a Hub id
 
     try:
