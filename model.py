@@ -52,22 +52,17 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, raw):
-        """Reads the fields of a Hugging Face config.json, as transformers 4 or 5 writes it.
-
-        Raises ValueError for a model_type, rope_type, activation or attention variant that the decoder does not have.
-        """
-        family = raw.get("model_type")
-        if family not in FAMILIES:
-            raise ValueError(f"model_type {family!r} is not supported; this decoder reads {', '.join(FAMILIES)}")
-        rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+        """Reads the fields of a Hugging Face config.json, as transformers 4 or 5 writes it. Raises ValueError for a
+        model_type, rope_type, activation or attention variant that the decoder does not have."""
+        family, rope = raw.get("model_type"), raw.get("rope_parameters") or raw.get("rope_scaling") or {}
         kind = rope.get("rope_type", rope.get("type", "default"))
-        if kind not in ("default", "llama3"):
-            raise ValueError(f"rope_type {kind!r} is not supported; this decoder has 'default' and 'llama3'")
+        for key, value, known in (("model_type", family, FAMILIES), ("rope_type", kind, ("default", "llama3")),
+                                  ("hidden_act", raw.get("hidden_act", "silu"), ("silu",))):
+            if value not in known:
+                raise ValueError(f"{key} {value!r} is not supported; this decoder has {', '.join(known)}")
         for key in ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"):
             if kind == "llama3" and key not in rope:
                 raise ValueError(f"the rope scaling in config.json has no {key!r}")
-        if raw.get("hidden_act", "silu") != "silu":
-            raise ValueError(f"hidden_act {raw['hidden_act']!r} is not supported; this decoder has 'silu'")
         for key in ("use_sliding_window", "mlp_bias") + (("attention_bias",) if family != "qwen2" else ()):
             if raw.get(key):
                 raise ValueError(f"config.json sets {key}, which this decoder does not have")
@@ -96,8 +91,7 @@ class ModelConfig:
     def forward_flops(self, tokens, pairs, scored):
         """Floating-point operations of a forward pass over `tokens` tokens, of which `scored` get logits.
 
-        pairs: the number of (query, key) pairs, that is, the tokens that each token attends to, summed over the tokens.
-        """
+        pairs: the number of (query, key) pairs: the tokens that each token attends to, summed over the tokens."""
         attention = self.head_dim * (2 * self.heads + 2 * self.kv_heads) * self.width
         matrices = self.layers * (attention + 3 * self.ffn * self.width)
         products = self.layers * 2 * self.heads * self.head_dim * pairs
@@ -108,8 +102,7 @@ def rope_frequencies(config, device):
     """Angular frequencies of the rotary embedding, fp32 [C/2], in radians per token.
 
     Llama 3 (config.json `rope_type: llama3`) divides low frequencies, whose wavelength exceeds the original context, by
-    `factor`. It leaves high frequencies alone, and blends the two in between.
-    """
+    `factor`. It leaves high frequencies alone, and blends the two in between."""
     exponent = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=device) / config.head_dim
     frequency = config.rope_theta**-exponent
     if config.rope_scaling is None:
@@ -127,16 +120,10 @@ def rotate(x_BTHC, cos, sin):
 
 
 def causal_attention(q_BTHC, k_BTKC, v_BTKC):
-    """Attention of each token to itself and to the tokens before it -> [B, T, H, C].
-
-    Rows are right-padded, so no real token comes after padding, and no mask is needed.
-    """
+    """Attention of each token to itself and to the tokens before it -> [B, T, H, C]. Rows are right-padded, so no real
+    token comes after padding, and no mask is needed."""
     q, k, v = (x.transpose(1, 2) for x in (q_BTHC, k_BTKC, v_BTKC))
     return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1]).transpose(1, 2)
-
-
-def attend_without_cache(layer, q_BTHC, k_BTKC, v_BTKC):
-    return causal_attention(q_BTHC, k_BTKC, v_BTKC)
 
 
 class RMSNorm(nn.RMSNorm):
@@ -145,32 +132,28 @@ class RMSNorm(nn.RMSNorm):
 
 
 class Attention(nn.Module):
-    """Grouped-query attention: H query heads share K key/value heads. See `Transformer.forward` for `attend`."""
+    """Grouped-query attention: H query heads share K key/value heads. See `Transformer.forward` for `cache`."""
 
     def __init__(self, config, layer):
         super().__init__()
         self.layer, self.head_dim = layer, config.head_dim
         query_width, kv_width = config.heads * config.head_dim, config.kv_heads * config.head_dim
-        self.q_proj = nn.Linear(config.width, query_width, bias=config.qkv_bias)
-        self.k_proj = nn.Linear(config.width, kv_width, bias=config.qkv_bias)
-        self.v_proj = nn.Linear(config.width, kv_width, bias=config.qkv_bias)
+        self.q_proj, self.k_proj, self.v_proj = (nn.Linear(config.width, width, bias=config.qkv_bias)
+                                                 for width in (query_width, kv_width, kv_width))
         self.o_proj = nn.Linear(query_width, config.width, bias=False)
-        self.q_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else None
-        self.k_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else None
+        self.q_norm, self.k_norm = (RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
+                                    for _ in "qk")
 
-    def forward(self, x_BTD, cos, sin, attend):
-        q_BTHC, k_BTKC, v_BTKC = self.project(x_BTD, cos, sin)
-        out_BTHC = attend(self.layer, q_BTHC, k_BTKC, v_BTKC)
+    def forward(self, x_BTD, cos, sin, cache):
+        qkv = self.project(x_BTD, cos, sin)
+        out_BTHC = causal_attention(*qkv) if cache is None else cache.attend(self.layer, *qkv)
         return self.o_proj(out_BTHC.flatten(-2))
 
     def project(self, x_BTD, cos, sin):
         """Queries, keys and values. Queries and keys are normed, where the family does that, and rotated."""
-        q_BTHC = self.q_proj(x_BTD).unflatten(-1, (-1, self.head_dim))
-        k_BTKC = self.k_proj(x_BTD).unflatten(-1, (-1, self.head_dim))
-        v_BTKC = self.v_proj(x_BTD).unflatten(-1, (-1, self.head_dim))
-        if self.q_norm is not None:
-            q_BTHC, k_BTKC = self.q_norm(q_BTHC), self.k_norm(k_BTKC)
-        return rotate(q_BTHC, cos, sin), rotate(k_BTKC, cos, sin), v_BTKC
+        q_BTHC, k_BTKC, v_BTKC = (linear(x_BTD).unflatten(-1, (-1, self.head_dim))
+                                  for linear in (self.q_proj, self.k_proj, self.v_proj))
+        return rotate(self.q_norm(q_BTHC), cos, sin), rotate(self.k_norm(k_BTKC), cos, sin), v_BTKC
 
 
 class SwiGLU(nn.Module):
@@ -192,8 +175,8 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.width, config.norm_eps)
         self.mlp = SwiGLU(config)
 
-    def forward(self, x_BTD, cos, sin, attend):
-        return self.feed_forward(x_BTD + self.self_attn(self.input_layernorm(x_BTD), cos, sin, attend))
+    def forward(self, x_BTD, cos, sin, cache):
+        return self.feed_forward(x_BTD + self.self_attn(self.input_layernorm(x_BTD), cos, sin, cache))
 
     def feed_forward(self, x_BTD):
         return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
@@ -219,16 +202,14 @@ class Transformer(nn.Module):
         """Final hidden states [B, T, D] of token ids [B, T].
 
         positions_BT: each token's position in its row; 0, 1, 2, ... when not given. cache: an object whose
-        `attend(layer, q_BTHC, k_BTKC, v_BTKC) -> [B, T, H, C]` replaces the causal attention, such as `PagedCache`.
-        """
+        `attend(layer, q_BTHC, k_BTKC, v_BTKC) -> [B, T, H, C]` replaces the causal attention, such as `PagedCache`."""
         if positions_BT is None:
             positions_BT = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)[None]
         x_BTD = self.embed_tokens(tokens_BT)
         angle = positions_BT[..., None, None] * rope_frequencies(self.config, tokens_BT.device)  # [B, T, 1, C/2]
         cos, sin = angle.cos().to(x_BTD.dtype), angle.sin().to(x_BTD.dtype)
-        attend = attend_without_cache if cache is None else cache.attend
         for block in self.layers:
-            x_BTD = block(x_BTD, cos, sin, attend)
+            x_BTD = block(x_BTD, cos, sin, cache)
         return self.norm(x_BTD)
 
     def logits(self, hidden):
@@ -243,22 +224,20 @@ def checkpoint_name(name):
 
 def resolve(path, files=("*.json", "*.safetensors", "*.txt", "*.jinja")):
     """The local folder of a model: `path` itself, or these files of a Hub id (`Qwen/Qwen3-4B-Base`), downloaded.
-
-    Raises FileNotFoundError when there is no such folder and the Hub does not give one.
-    """
-    folder = Path(path)
+    Raises FileNotFoundError when there is no such folder and the Hub does not give one."""
+    folder, name = Path(path), str(path)
     if folder.is_dir():
         return folder
-    if folder.is_absolute() or str(path).count("/") != 1 or str(path).startswith("."):
-        raise FileNotFoundError(f"no model folder {str(path)!r}; give a Hugging Face folder or a Hub id "
+    if name.count("/") != 1 or name[0] in "./":
+        raise FileNotFoundError(f"no model folder {name!r}; give a Hugging Face folder or a Hub id "
                                 "(Qwen/Qwen3-4B-Base)")
     from huggingface_hub import snapshot_download  # the only use of the network, and only for a Hub id
 
     try:
-        return Path(snapshot_download(str(path), allow_patterns=list(files)))
+        return Path(snapshot_download(name, allow_patterns=list(files)))
     except Exception as error:  # errors of the Hub and of the connection share no base class
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise FileNotFoundError(f"no folder {str(path)!r}, and the Hub did not give it: {reason}") from None
+        raise FileNotFoundError(f"no folder {name!r}, and the Hub did not give it: {reason}") from None
 
 
 def read_config(path):
@@ -276,7 +255,7 @@ def read_tensors(folder):
         weight_map = read_json(index).get("weight_map")
         if not isinstance(weight_map, dict):
             raise ValueError(f"{index} has no weight_map")
-        files = [folder / str(name) for name in sorted(set(weight_map.values()), key=str)]
+        files = [folder / name for name in sorted(set(map(str, weight_map.values())))]
     for file in files:
         if not file.is_file():
             raise FileNotFoundError(f"{file} is missing")
@@ -294,24 +273,21 @@ def load(path, device="cpu", dtype=torch.float32):
 
     The model is built without memory, on `meta`, and the files must hold each parameter once, in its shape. On the CPU,
     tensors that keep their dtype stay mapped to the file, and all processes share that memory. Raises FileNotFoundError
-    for a missing file; ValueError for a broken one, an unsupported config, or a missing, extra or misshapen tensor.
-    """
+    for a missing file; ValueError for a broken one, an unsupported config, or a missing, extra or misshapen tensor."""
     folder = resolve(path)
     with torch.device("meta"):
         model = Transformer(read_config(folder))
-    parameters = {checkpoint_name(name): p for name, p in model.named_parameters()}
-    shapes, tensors = {name: list(p.shape) for name, p in parameters.items()}, {}
-    if model.config.tied:  # some tied checkpoints hold the embedding a second time, as the head
-        shapes["lm_head.weight"] = shapes["model.embed_tokens.weight"]
+    shapes, tensors = {checkpoint_name(name): list(p.shape) for name, p in model.named_parameters()}, {}
+    known = shapes | {"lm_head.weight": shapes["model.embed_tokens.weight"]}  # a tied checkpoint may store its head too
     for file, name, tensor in read_tensors(folder):
-        if name not in shapes:
+        if name not in known:
             raise ValueError(f"{file} holds the tensor {name!r}, which this model does not have")
-        if list(tensor.shape) != shapes[name]:
-            raise ValueError(f"{file}: {name!r} has shape {list(tensor.shape)}, the config asks for {shapes[name]}")
+        if list(tensor.shape) != known[name]:
+            raise ValueError(f"{file}: {name!r} has shape {list(tensor.shape)}, the config asks for {known[name]}")
         if name in tensors:
             raise ValueError(f"{file} holds the tensor {name!r}, which another file holds too")
         tensors[name] = tensor.to(device=device, dtype=dtype)
-    missing = [name for name in parameters if name not in tensors]
+    missing = [name for name in shapes if name not in tensors]
     if missing:
         more = f" and {len(missing) - 1} more" if missing[1:] else ""
         raise ValueError(f"{folder} lacks the tensor {missing[0]!r}{more}")
@@ -323,11 +299,8 @@ def load(path, device="cpu", dtype=torch.float32):
 
 
 def save(model, path, tokenizer=None):
-    """Writes `model` as a folder that `transformers` opens: config.json, model.safetensors, the tokenizer's files.
-
-    The folder appears whole or not at all: it is written under a temporary name and renamed. Raises FileExistsError
-    when `path` is there already.
-    """
+    """Writes `model` as a folder that `transformers` opens: config.json, model.safetensors, the tokenizer's files. The
+    folder appears whole or not at all. Raises FileExistsError when `path` is there already."""
     path = Path(path)
     if path.exists():
         raise FileExistsError(f"{path} exists already")
@@ -339,9 +312,9 @@ def save(model, path, tokenizer=None):
     raw = {k: v for k, v in model.config.raw.items() if k != "torch_dtype"}
     raw["dtype"] = str(next(model.parameters()).dtype).removeprefix("torch.")
     (partial / "config.json").write_text(json.dumps(raw, indent=2) + "\n")
-    if tokenizer is not None:
-        for file in tokenizer.files():
-            shutil.copyfile(file, partial / file.name)
+    for name in tokenizer.FILES if tokenizer else []:
+        if (tokenizer.folder / name).is_file():
+            shutil.copyfile(tokenizer.folder / name, partial / name)
     os.replace(partial, path)
 
 
@@ -369,15 +342,7 @@ class Tokenizer:
         if not self.stop_ids:
             raise ValueError(f"{file} has none of the stop tokens {', '.join(self.STOPS)}")
         self.im_start, self.im_end = map(self.inner.token_to_id, ("<|im_start|>", "<|im_end|>"))
-
-    @property
-    def vocab_size(self):
-        """Number of token ids, special ones included."""
-        return self.inner.get_vocab_size(with_added_tokens=True)
-
-    def files(self):
-        """The tokenizer's files in its folder, as far as they exist."""
-        return [self.folder / name for name in self.FILES if (self.folder / name).is_file()]
+        self.vocab_size = self.inner.get_vocab_size(with_added_tokens=True)  # special ones included
 
     def encode(self, text):
         """Token ids of plain text; the names of special tokens in it are ordinary characters."""
@@ -388,12 +353,10 @@ class Tokenizer:
         return self.inner.decode(list(ids), skip_special_tokens=True)
 
     def chat(self, system, user):
-        """Token ids of a conversation up to where the assistant begins to speak. ChatML where the vocabulary has its
-        two tokens. Otherwise the lines `system: ...` and `user: ...` (paper, appendix), which begin with the
-        tokenizer's beginning-of-text token, if any."""
+        """Token ids of a conversation up to where the assistant begins to speak: ChatML, or where the vocabulary lacks
+        it, the lines `system: ...` and `user: ...` (paper, appendix) behind the beginning-of-text token, if any."""
         if self.im_start is None or self.im_end is None:
             return self.inner.encode(f"system: {system}\nuser: {user}", add_special_tokens=True).ids
-        newline = self.encode("\n")
-        turns = [[self.im_start, *self.encode(f"{role}\n{text}"), self.im_end, *newline]
-                 for role, text in (("system", system), ("user", user))]
-        return [*turns[0], *turns[1], self.im_start, *self.encode("assistant\n")]
+        return [self.im_start, *self.encode(f"system\n{system}"), self.im_end, *self.encode("\n"),
+                self.im_start, *self.encode(f"user\n{user}"), self.im_end, *self.encode("\n"),
+                self.im_start, *self.encode("assistant\n")]

@@ -93,11 +93,9 @@ def group_rows(prompts, n, limits):
 
 
 def shard(groups, rank, world):
-    """This process's share of the groups, shortest prompts first.
-
-    Completions of one prompt tend to be long together, so its rows are spread over the processes. With many groups
-    chance evens the lengths out (tests/LOG.md); then groups stay whole, and their rows share the prompt's pages.
-    """
+    """This process's share of the groups, shortest prompts first. Completions of one prompt tend to be long together,
+    so its rows are spread over the processes. With many groups chance evens the lengths out (tests/LOG.md); then groups
+    stay whole, and their rows share the prompt's pages."""
     groups = sorted(groups, key=lambda group: group.prefix)
     if len(groups) >= 64 * world:
         return groups[rank::world]
@@ -113,37 +111,29 @@ class Scheduler:
 
     def __init__(self, groups, lanes, pages, page_size, burst):
         self.waiting, self.page_size, self.burst = deque(groups), page_size, burst
-        width = self.pages_for(max(group.last_position for group in groups))
+        width = max(group.last_position for group in groups) // page_size + 1
         if pages - 2 < width:  # the null page, and the group's last page, which the row copies
             raise ValueError(f"the key/value cache has room for {(pages - 2) * page_size} positions, but one row may "
                              f"need {width * page_size}; give it more (kv_gb) or ask for fewer tokens (max_tokens)")
-        self.free_pages = np.arange(pages - 1, NULL_PAGE, -1)  # a stack, of which the first free_count are free
-        self.free_count = self.pages = pages - 1
+        self.pages, self.free_pages = pages - 1, np.arange(pages - 1, NULL_PAGE, -1)  # a stack
         self.ref_count = np.zeros(pages, dtype=np.int64)  # running rows, and groups with waiting rows, that use a page
-        # Of the row in each lane: its pages, how many they are, the prefix's length, the tokens drawn, the most it may
-        # draw, and how many rows were admitted before it. No row occupies the last lane, which is for padding.
+        # Of the row in each lane: its pages, how many they are, the prefix's length, the tokens drawn, and the most it
+        # may draw. No row occupies the last lane, which is for padding.
         self.block_table = np.full((lanes + 1, width), NULL_PAGE, dtype=np.int32)
-        self.owned, self.start, self.count, self.limit, self.order = np.zeros((5, lanes + 1), dtype=np.int64)
+        self.owned, self.start, self.count, self.limit = np.zeros((4, lanes + 1), dtype=np.int64)
         self.occupant = [None] * lanes  # (group, row)
-        self.free_lanes, self.running = list(range(lanes))[::-1], np.zeros(0, dtype=np.int64)
-        self.admissions = self.preemptions = 0
-
-    def pages_for(self, position):
-        """Number of pages that a row up to this position takes."""
-        return position // self.page_size + 1
+        self.free_lanes, self.running = list(range(lanes))[::-1], np.zeros(0, dtype=np.int64)  # the youngest row last
+        self.preemptions = 0
 
     def allocate(self, count):
-        self.free_count -= count
-        pages = self.free_pages[self.free_count:self.free_count + count].copy()
+        self.free_pages, pages = np.split(self.free_pages, [len(self.free_pages) - count])
         self.ref_count[pages] = 1
         return pages
 
     def free(self, pages):
         """Drops one reference to each of the pages."""
         np.subtract.at(self.ref_count, pages, 1)
-        free = np.unique(pages[self.ref_count[pages] == 0])
-        self.free_pages[self.free_count:self.free_count + len(free)] = free[::-1]
-        self.free_count += len(free)
+        self.free_pages = np.append(self.free_pages, np.unique(pages[self.ref_count[pages] == 0])[::-1])
 
     def admit(self):
         """Starts waiting rows while there are lanes, and pages above the watermark -> (prefixes to compute, each with
@@ -152,9 +142,9 @@ class Scheduler:
         while self.waiting and self.free_lanes:
             group, running = self.waiting[0], len(self.running) + len(admitted)
             shared = group.prefix // self.page_size  # full pages of the prefix; the row owns its other pages alone
-            own = self.pages_for(group.prefix + min(self.burst - 1, group.rows[0].max_tokens)) - shared
+            own = (group.prefix + min(self.burst - 1, group.rows[0].max_tokens)) // self.page_size + 1 - shared
             prefix_pages = -(-group.prefix // self.page_size) if group.pages is None else 0
-            if self.free_count < own + prefix_pages + WATERMARK * running:
+            if len(self.free_pages) < own + prefix_pages + WATERMARK * running:
                 if running or not self._evict_prefixes(self.waiting):
                     break
                 continue
@@ -167,13 +157,11 @@ class Scheduler:
                     prefixes.append((group.prompt[:-1], group.pages))
             lane, row = self.free_lanes.pop(), group.rows.popleft()
             self.ref_count[group.pages[:shared]] += 1
-            self.block_table[lane, :shared] = group.pages[:shared]
-            self.block_table[lane, shared:shared + own] = self.allocate(own)
+            self.block_table[lane, :shared + own] = np.append(group.pages[:shared], self.allocate(own))
             if group.prefix % self.page_size:
                 copies.append((group.pages[shared], self.block_table[lane, shared]))
             self.owned[lane], self.start[lane], self.count[lane] = shared + own, group.prefix, 0
-            self.limit[lane], self.order[lane], self.occupant[lane] = row.max_tokens, self.admissions, (group, row)
-            self.admissions += 1
+            self.limit[lane], self.occupant[lane] = row.max_tokens, (group, row)
             admitted.append((lane, group, row))
             if not group.rows:
                 emptied.append(self.waiting.popleft())
@@ -182,18 +170,23 @@ class Scheduler:
         return prefixes, admitted, np.array(copies, dtype=np.int64).reshape(-1, 2).T
 
     def grow(self):
-        """Allocates the running rows' pages for the next burst, preempting the youngest rows when there are too few."""
+        """Allocates pages for the next burst, preempting the youngest rows if need be -> running lanes, by length."""
         while True:
             last = self.start + np.minimum(self.count + self.burst - 1, self.limit)
-            need = np.maximum(self.pages_for(last) - self.owned, 0)[self.running]
-            if need.sum() <= self.free_count:
+            need = np.maximum(last // self.page_size + 1 - self.owned, 0)[self.running]
+            if need.sum() <= len(self.free_pages):
                 break
             if not self._evict_prefixes(self.waiting):
-                self.preempt(self.running[self.order[self.running].argmax()])
+                group, row = self.occupant[self.running[-1]]  # is preempted, and waits again, as the first
+                if not group.rows:
+                    self.waiting.appendleft(group)
+                group.rows.appendleft(row)
+                self.finish(self.running[-1:])
+                self.preemptions += 1
         lanes, before = np.repeat(self.running, need), np.repeat(need.cumsum() - need, need)
         self.block_table[lanes, self.owned[lanes] + np.arange(len(lanes)) - before] = self.allocate(len(lanes))
         self.owned[self.running] += need
-        self.running = self.running[np.argsort((self.start + self.count)[self.running], kind="stable")]  # by length
+        return self.running[np.argsort((self.start + self.count)[self.running], kind="stable")]
 
     def finish(self, lanes):
         """Takes rows out of their lanes and frees their pages."""
@@ -201,15 +194,6 @@ class Scheduler:
         self.block_table[lanes], self.owned[lanes] = NULL_PAGE, 0
         self.free_lanes.extend(lanes.tolist())
         self.running = self.running[~np.isin(self.running, lanes)]
-
-    def preempt(self, lane):
-        """Lets a running row wait again, as the first."""
-        group, row = self.occupant[lane]
-        if not group.rows:
-            self.waiting.appendleft(group)
-        group.rows.appendleft(row)
-        self.finish(np.array([lane]))
-        self.preemptions += 1
 
     def _evict_prefixes(self, groups):
         """Frees the pages of these groups' prefixes -> whether there were any. Groups that wait compute them again."""

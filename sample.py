@@ -11,6 +11,7 @@ Shapes: A running rows, P prompts, T tokens, n pages of a row's block table, V v
 """
 
 import argparse
+import math
 import sys
 from dataclasses import dataclass, field
 
@@ -63,15 +64,13 @@ class Sampler:
         """max_rows: the most rows decoded together. kv_gb: the most that the cache may take, in 10^9 bytes; when not
         given, 80 % of the memory that is free when it is first needed. page_size: positions of a page.
 
-        On CUDA, parts of the model are compiled in place. Raises ValueError when the tokenizer has ids that the model
-        does not have.
-        """
-        if tokenizer.vocab_size > model.config.vocab_size:
-            raise ValueError(f"the tokenizer has {tokenizer.vocab_size} tokens, the model only "
-                             f"{model.config.vocab_size}")
+        On CUDA, parts of the model are compiled in place. Raises ValueError if the model lacks ids of the tokenizer."""
+        V = model.config.vocab_size
+        if tokenizer.vocab_size > V:
+            raise ValueError(f"the tokenizer has {tokenizer.vocab_size} tokens, the model only {V}")
         self.model, self.tokenizer, self.max_rows, self.page_size = model, tokenizer, max_rows, page_size
         self.device, self.dtype = model.embed_tokens.weight.device, model.embed_tokens.weight.dtype
-        self.is_stop_V = torch.zeros(model.config.vocab_size, dtype=torch.bool, device=self.device)
+        self.is_stop_V = torch.zeros(V, dtype=torch.bool, device=self.device)
         self.is_stop_V[list(tokenizer.stop_ids)] = True
         self.kv_bytes = kv_gb and kv_gb * 1e9
         self.cache, self.graphs, self.graph_width = None, {}, 0
@@ -92,20 +91,21 @@ class Sampler:
 
         Under torch.distributed each process draws a share of the rows and gets all completions. The bar and `watch` see
         the rows of their own process. Raises ValueError for an empty prompt, a setting out of range or a cache too
-        small for one row, and FloatingPointError, naming the row, when the model gives NaN.
-        """
+        small for one row, and FloatingPointError, naming the row, when the model gives NaN."""
         limits = [max_tokens] * len(prompts) if isinstance(max_tokens, int) else list(max_tokens)
         check(prompts, n, limits, temperature, top_p, top_k)
         params = dict(temperature=temperature, top_p=top_p, top_k=top_k, seed=seed)
         rank, world = rank_and_world()
         groups = shard(group_rows(prompts, n, limits), rank, world)
-        with progress_bar(progress, hidden=progress is None or rank > 0) as bar:
-            watch_row = watch and (lambda row, tokens, ended: watch(row // n, row % n, tokens, ended))
-            done = self._run(groups, params, bar, watch_row)
+        pause = 0 if sys.stderr.isatty() else 30  # seconds; in a log file each state of the bar is a line
+        with tqdm(desc=progress, disable=progress is None or rank > 0, leave=False, mininterval=max(0.1, pause),
+                  delay=pause, bar_format="{desc}: {n_fmt} tokens, {rate_noinv_fmt}{postfix}", unit="",
+                  unit_scale=True) as bar:
+            done = self._run(groups, params, bar, watch and (lambda row, *state: watch(*divmod(row, n), *state)))
         if world > 1:
             shares = [None] * world
-            dist.all_gather_object(shares, pack(done))
-            done = {row: completion for share in shares for row, completion in unpack(share)}
+            dist.all_gather_object(shares, done)
+            done = {row: completion for share in shares for row, completion in share.items()}
         return [[done[i * n + j] for j in range(n)] for i in range(len(prompts))]
 
     def _run(self, groups, params, bar, watch):
@@ -119,14 +119,13 @@ class Sampler:
         rows, done = RowTensors(lanes, longest, self.device), {}
         while scheduler.waiting or len(scheduler.running):
             self._admit(scheduler, rows)
-            scheduler.grow()
-            lane_A = self._to_device(self._pad(scheduler.running, lanes))
-            table_An = self._to_device(self._block_tables(scheduler, lane_A.numel()))
+            running = scheduler.grow()
+            lane_A, table_An = self._batch(scheduler, running)
             for _ in range(self.burst):
                 self._decode(rows, lane_A, table_An, params)
-            drawn = self._sync(scheduler, rows, lane_A[:len(scheduler.running)], done, watch)
+            drawn = self._sync(scheduler, rows, running, lane_A[:len(running)], done, watch)
             bar.set_postfix_str(f"{len(done)}/{total} rows, {len(scheduler.running)} running, "
-                                f"{1 - scheduler.free_count / scheduler.pages:.0%} pages", refresh=False)
+                                f"{1 - len(scheduler.free_pages) / scheduler.pages:.0%} pages", refresh=False)
             bar.update(drawn)
         self.preemptions = scheduler.preemptions
         return done
@@ -146,13 +145,11 @@ class Sampler:
 
     def _prefill(self, prefixes):
         """Computes keys and values of prefixes into their pages, as one right-padded batch."""
-        P, T = len(prefixes), max(len(prefix) for prefix, _ in prefixes)
-        token_PT = np.zeros((P, T), dtype=np.int64)
-        slot_PT = np.full((P, T), NULL_PAGE * self.page_size, dtype=np.int64)
+        shape = len(prefixes), max(len(prefix) for prefix, _ in prefixes)
+        token_PT, slot_PT = np.zeros(shape, dtype=np.int64), np.full(shape, NULL_PAGE * self.page_size, dtype=np.int64)
         for i, (prefix, pages) in enumerate(prefixes):
-            position = np.arange(len(prefix))
-            token_PT[i, :len(prefix)] = prefix
-            slot_PT[i, :len(prefix)] = pages[position // self.page_size] * self.page_size + position % self.page_size
+            slots = pages[:, None] * self.page_size + np.arange(self.page_size)
+            token_PT[i, :len(prefix)], slot_PT[i, :len(prefix)] = prefix, slots.flatten()[:len(prefix)]
         self.cache.begin_prefill(self._to_device(slot_PT).flatten())
         self.model(self._to_device(token_PT), cache=self.cache)
 
@@ -185,69 +182,59 @@ class Sampler:
         self.cache.begin_decode(table_An, position_A)
         return self.model.logits(self.model(token_A[:, None], position_A[:, None], self.cache)[:, 0])
 
-    def _sync(self, scheduler, rows, lane_A, done, watch):
+    def _sync(self, scheduler, rows, running, lane_A, done, watch):
         """Waits for the device, reads how far the running rows are, and takes out those that ended -> tokens drawn."""
-        running = scheduler.running
         count, alive = rows.count[lane_A].cpu().numpy(), rows.alive[lane_A].cpu().numpy()
         drawn = int((count - scheduler.count[running]).sum())
         scheduler.count[running] = count
         ended = running[~alive]
         if len(ended):
             self._collect(ended, scheduler, rows, done)  # before `watch`, which must not see a row that NaN ended
+            scheduler.finish(ended)
         if watch:
             for lane, tokens, more in zip(running, rows.token[lane_A].tolist(), alive):
                 watch(scheduler.occupant[lane][1].index, tokens[1:1 + scheduler.count[lane]], not more)
-        if len(ended):
-            scheduler.finish(ended)
         return drawn
 
     def _collect(self, lanes, scheduler, rows, done):
         """Makes the `Completion`s of the rows in these lanes."""
-        ended = self._to_device(lanes)
-        token, logprob, full = (x[ended].cpu().numpy() for x in (rows.token, rows.logprob, rows.full_logprob))
-        stopped = self.is_stop_V[rows.token[ended, rows.count[ended]]].tolist()
-        for i, (lane, count) in enumerate(zip(lanes.tolist(), scheduler.count[lanes].tolist())):
+        lane_E = self._to_device(lanes)
+        drawn = (x[lane_E].cpu().numpy() for x in (rows.token[:, 1:], rows.logprob, rows.full_logprob))
+        for lane, *columns in zip(lanes, *drawn):
             index = scheduler.occupant[lane][1].index
-            if np.isnan(logprob[i, count - 1]):
+            tokens, logprobs, full_logprobs = (column[:scheduler.count[lane]].tolist() for column in columns)
+            if math.isnan(logprobs[-1]):
                 self.cache, self.graphs = None, {}  # the cache holds NaN, which masked attention would read
                 raise FloatingPointError(f"the model gave NaN for row {index}")
-            done[index] = Completion(token[i, 1:count + 1].tolist(), logprob[i, :count].tolist(), stopped[i],
-                                     full[i, :count].tolist())
+            done[index] = Completion(tokens, logprobs, tokens[-1] in self.tokenizer.stop_ids, full_logprobs)
 
     def _allocate_cache(self, groups, lanes):
         """Makes or enlarges the cache for these rows, as far as memory allows -> its number of pages."""
         longest = max(group.last_position for group in groups) // self.page_size + 1
         want = 2 + lanes * (longest + 1)  # with the last page of each row's group, and the null page
         have = self.cache.keys.shape[2] if self.cache else 0
-        if have < want:
-            page_bytes = PagedCache.bytes_of_page(self.model.config, self.page_size, self.dtype)
-            limit = self.kv_bytes or 0.8 * (free_memory(self.device) + have * page_bytes)
-            pages = min(want, int(limit / page_bytes))
-            if pages > have:
-                self.cache, self.graphs = None, {}  # frees the old cache first: there may be no room for both
-                self.cache = PagedCache(self.model.config, pages, self.page_size, self.device, self.dtype)
+        page_bytes = PagedCache.bytes_of_page(self.model.config, self.page_size, self.dtype)
+        limit = self.kv_bytes or 0.8 * (free_memory(self.device) + have * page_bytes)
+        pages = min(want, int(limit / page_bytes))
+        if pages > have:
+            self.cache, self.graphs = None, {}  # frees the old cache first: there may be no room for both
+            self.cache = PagedCache(self.model.config, pages, self.page_size, self.device, self.dtype)
         if longest > self.graph_width:
             self.graphs, self.graph_width = {}, longest
-        return self.cache.keys.shape[2] if self.cache else 0
+        return max(pages, have)
 
     def _to_device(self, array):
         return torch.from_numpy(array).to(self.device)
 
-    def _pad(self, running, padding):
-        """The running lanes; for graphs, filled up with the padding lane to the next of GRAPH_SIZES."""
-        if not self.use_graphs:
-            return running
-        size = next((size for size in GRAPH_SIZES if size >= len(running)), len(running))
-        return np.append(running, np.full(size - len(running), padding))
-
-    def _block_tables(self, scheduler, size):
-        """The running rows' block tables, as wide as the longest row needs. For graphs, of their fixed shape."""
-        running = scheduler.running
-        if not self.use_graphs:
-            return scheduler.block_table[running, :scheduler.owned[running].max()]
-        table = np.full((size, self.graph_width), NULL_PAGE, dtype=np.int32)
-        table[:len(running), :scheduler.block_table.shape[1]] = scheduler.block_table[running]
-        return table
+    def _batch(self, scheduler, running):
+        """The running lanes and their block tables, as wide as the longest row needs. For graphs, which have fixed
+        shapes: filled up with the padding lane to the next of GRAPH_SIZES, and as wide as any row may need."""
+        lanes, table = running, scheduler.block_table[running, :scheduler.owned[running].max()]
+        if self.use_graphs:
+            more = next((size for size in GRAPH_SIZES if size >= len(running)), len(running)) - len(running)
+            lanes = np.pad(lanes, (0, more), constant_values=len(scheduler.occupant))
+            table = np.pad(table, ((0, more), (0, self.graph_width - table.shape[1])), constant_values=NULL_PAGE)
+        return self._to_device(lanes), self._to_device(table)
 
     def _capture(self, *inputs):
         """Records `_forward` at fixed addresses -> (graph, its inputs, its logits)."""
@@ -277,8 +264,7 @@ class RowTensors:
 
 
 def compile_blocks(model, **options):
-    """Compiles each block in place, except its attention and o_proj, so that norms, rotation and activation are fused.
-    `options` are those of torch.compile."""
+    """Compiles each block in place but for its attention and o_proj, which fuses norms, rotation and activation."""
     for block in model.layers:
         block.input_layernorm.compile(dynamic=True, **options)
         block.self_attn.project = torch.compile(block.self_attn.project, dynamic=True, **options)
@@ -299,65 +285,36 @@ def check(prompts, n, limits, temperature, top_p, top_k):
         raise ValueError(f"prompt {[bool(p) for p in prompts].index(False)} is empty")
 
 
-def progress_bar(label, hidden):
-    pause = 0 if sys.stderr.isatty() else 30  # seconds; in a log file each state of the bar is a line
-    return tqdm(desc=label, unit="", unit_scale=True, bar_format="{desc}: {n_fmt} tokens, {rate_noinv_fmt}{postfix}",
-                leave=False, mininterval=max(0.1, pause), delay=pause, disable=hidden)
-
-
-def pack(done):
-    """{row: Completion} as a few arrays, which cost a tenth of the lists to send between processes."""
-    completions = done.values()
-    return (list(done), [len(c.tokens) for c in completions], [c.finished for c in completions],
-            np.array([t for c in completions for t in c.tokens], dtype=np.int32),
-            np.array([x for c in completions for x in c.logprobs], dtype=np.float32),
-            np.array([x for c in completions for x in c.full_logprobs], dtype=np.float32))
-
-
-def unpack(packed):
-    """The (row, Completion) pairs of what `pack` made."""
-    rows, lengths, finished, *arrays = packed
-    ends = np.cumsum(lengths)
-    for i, row in enumerate(rows):
-        tokens, logprobs, full_logprobs = (x[ends[i] - lengths[i]:ends[i]].tolist() for x in arrays)
-        yield row, Completion(tokens, logprobs, finished[i], full_logprobs)
-
-
 class Stream:
     """Prints completions one after the other, while all of them grow at the same time."""
 
     def __init__(self, tokenizer, n):
-        self.tokenizer, self.n, self.current, self.printed = tokenizer, n, 0, 0
-        self.tokens, self.ended = [[] for _ in range(n)], [False] * n
+        self.tokenizer, self.grown, self.current, self.printed = tokenizer, [([], False)] * n, 0, 0
 
     def watch(self, _, j, tokens, ended):
-        if len(tokens) >= len(self.tokens[j]):  # a preempted row starts over and tells its tokens again
-            self.tokens[j], self.ended[j] = tokens, ended
-        while self.current < self.n and (j == self.current or self.ended[self.current]):
-            tokens, ended = self.tokens[self.current], self.ended[self.current]
+        if len(tokens) >= len(self.grown[j][0]):  # a preempted row starts over and tells its tokens again
+            self.grown[j] = tokens, ended
+        for tokens, ended in self.grown[self.current:] if j == self.current else []:
             text = self.tokenizer.decode(tokens)
             if ended or not text.endswith("\ufffd"):  # a character may need more than one token
                 print(text[self.printed:], end="", flush=True)
                 self.printed = max(self.printed, len(text))
             if not ended:
                 break
-            print(f"\n--- {self.current + 1} of {self.n}: {len(tokens)} tokens", flush=True)
-            self.current, self.printed, j = self.current + 1, 0, self.current + 1
+            self.current, self.printed = self.current + 1, 0
+            print(f"\n--- {self.current} of {len(self.grown)}: {len(tokens)} tokens", flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="tiny", help="Hugging Face folder or Hub id (default tiny)")
     parser.add_argument("--prompt", required=True, help="what the user says")
-    parser.add_argument("--system", help="the system message",
-                        default="Please reason step by step, and put your final answer within \\boxed{}.")
-    parser.add_argument("--n", type=int, default=1, help="completions")
-    parser.add_argument("--max_tokens", type=int, default=256, help="most tokens of a completion")
-    parser.add_argument("--temperature", type=float, default=1.0, help="0 is greedy")
-    parser.add_argument("--top_p", type=float, default=1.0)
-    parser.add_argument("--top_k", type=int, default=0)
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kv_gb", "--kv-gb", type=float, help="most that the key/value cache takes, in 10^9 bytes")
+    system = "Please reason step by step, and put your final answer within \\boxed{}."
+    for name, default, about in (("model", "tiny", "Hugging Face folder or Hub id"), ("system", system, "its message"),
+                                 ("n", 1, "completions"), ("max_tokens", 256, "most tokens of a completion"),
+                                 ("temperature", 1.0, "0 is greedy"), ("top_p", 1.0, "1 keeps all"),
+                                 ("top_k", 0, "0 keeps all"), ("seed", 0, "of the draws")):
+        parser.add_argument(f"--{name}", type=type(default), default=default, help=f"{about} (default {default})")
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -371,8 +328,7 @@ def main():
     except KeyboardInterrupt:
         sys.exit("\nsample.py: stopped")
     for i, c in enumerate(completions, 1):
-        mean = sum(c.logprobs) / len(c.logprobs)
-        print(f"{i}: mean logprob {mean:.3f}{'' if c.finished else ', cut off at --max_tokens'}")
+        print(f"{i}: mean logprob {np.mean(c.logprobs):.3f}{'' if c.finished else ', cut off at --max_tokens'}")
 
 
 if __name__ == "__main__":

@@ -1,21 +1,15 @@
-"""A file for each kernel: the Triton version, and the plain PyTorch twin that specifies it.
-
-The function that a file is named for takes the Triton version for tensors on CUDA and the plain twin for all others.
-"""
+"""A file for each kernel: the Triton version, and the plain PyTorch twin that specifies it. The file's first function
+takes the Triton version for tensors on CUDA and the plain twin for all others."""
 
 from types import SimpleNamespace
 
 try:
     import triton
     import triton.language as tl
-
-    jit = triton.jit
 except ImportError:  # Triton exists for Linux only; elsewhere the plain twins are the only path
     triton, tl = None, SimpleNamespace(constexpr=None)
 
-    def jit(function):
-        """Leaves a kernel as the Python function that it is, never to be called."""
-        return function
+jit = triton.jit if triton else lambda kernel: kernel
 
 
 def use_triton(x):

@@ -1,8 +1,7 @@
 """Decode attention over pages: each running row's one new query against the keys and values of its block table's pages.
 
 Shapes: A running rows, H query heads, K key/value heads, C head width, N pages, P positions of a page, n pages of a
-row's block table, S positions, G query heads that share a key/value head.
-"""
+row's block table, S positions, G query heads that share a key/value head."""
 
 import torch
 
@@ -13,22 +12,16 @@ TILE = 64  # positions that a program of the kernel takes at once
 
 
 def paged_attention(q_AHC, keys_KNPC, values_KNPC, table_An, length_A):
-    """Softmax attention, scaled by C**-0.5, of each row's query to the first length_A positions of its pages
-    -> [A, H, C].
-
+    """Attention, scaled by C**-0.5, of each row's query to the first length_A positions of its pages -> [A, H, C].
     table_An: int, the row's pages in order; entries past its length must name some page. length_A: int64, at least 1.
-    Query head h reads key/value head h // (H // K). Sums are in fp32.
-    """
+    Query head h reads key/value head h // (H // K). Sums are in fp32."""
     attend = paged_attention_triton if use_triton(q_AHC) else paged_attention_plain
     return attend(q_AHC, keys_KNPC, values_KNPC, table_An, length_A)
 
 
 def paged_attention_plain(q_AHC, keys_KNPC, values_KNPC, table_An, length_A):
-    """The plain twin of `paged_attention`: the specification.
-
-    It gathers the pages of a few rows at a time, each as many as the longest of them has: rows should be sorted by
-    length.
-    """
+    """The plain twin of `paged_attention`: the specification. It gathers the pages of a few rows at a time, each as
+    many as the longest of them has: rows should be sorted by length."""
     K, N, P, C = keys_KNPC.shape
     first_page_K11 = torch.arange(K, device=q_AHC.device)[:, None, None] * N
     q_KAGC = q_AHC.unflatten(1, (K, -1)).transpose(0, 1)
@@ -51,11 +44,9 @@ def paged_attention_plain(q_AHC, keys_KNPC, values_KNPC, table_An, length_A):
 def attention_kernel(q, keys, values, table, lengths, out, log_sums, q_stride, page_stride, head_stride, table_stride,
                      P, C, scale, HEADS: tl.constexpr, GROUP: tl.constexpr, SPLITS: tl.constexpr,
                      TILE: tl.constexpr, GROUP_PADDED: tl.constexpr, C_PADDED: tl.constexpr):
-    """One program for a row, a key/value head with its GROUP query heads, and one of SPLITS parts of the context.
-
-    It keeps a running maximum, sum of weights, and weighted sum of values over tiles of positions. out [A, H, SPLITS,
-    C] fp32 holds each part's average of the values; log_sums [A, H, SPLITS] the logarithm of its sum of weights.
-    """
+    """One program for a row, a key/value head with its GROUP query heads, and one of SPLITS parts of the context. It
+    keeps a running maximum, sum of weights, and weighted sum of values over tiles of positions. out [A, H, SPLITS, C]
+    fp32 holds each part's average of the values; log_sums [A, H, SPLITS] the logarithm of its sum of weights."""
     a = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1).to(tl.int64)
     split = tl.program_id(2)
@@ -108,15 +99,11 @@ def merge_kernel(parts, log_sums, out, C, SPLITS: tl.constexpr, SPLITS_PADDED: t
 
 
 def paged_attention_triton(q_AHC, keys_KNPC, values_KNPC, table_An, length_A, splits=None):
-    """The Triton version of `paged_attention`.
-
-    splits: parts of each row's context that are computed side by side. When not given, few rows get many, so that they
-    still fill the device.
-    """
+    """The Triton version of `paged_attention`. splits: parts of each row's context that are computed side by side. When
+    not given, few rows get many, so that they still fill the device."""
     A, H, C = q_AHC.shape
     K, N, P, _ = keys_KNPC.shape
-    if splits is None:
-        splits = max(1, min(32, 512 // (A * K)))  # about 4 programs for each of a large GPU's multiprocessors
+    splits = splits or max(1, min(32, 512 // (A * K)))  # about 4 programs for each of a large GPU's multiprocessors
     out_AHC = torch.empty_like(q_AHC)
     parts = out_AHC if splits == 1 else torch.empty(A, H, splits, C, dtype=torch.float32, device=q_AHC.device)
     log_sums = torch.empty(A, H, splits, dtype=torch.float32, device=q_AHC.device)

@@ -3,8 +3,7 @@
 Every draw is a function of (seed, key, position) by Philox 4x32-10 (Salmon et al., SC 2011), a counter-based generator.
 It keeps no state, so a row draws the same tokens whatever else is in the batch.
 
-Shapes: R rows, V vocabulary, S draws of a row.
-"""
+Shapes: R rows, V vocabulary, S draws of a row."""
 
 from typing import NamedTuple
 
@@ -17,11 +16,8 @@ UNIFORM_STEP = 2.0**-24  # the upper 24 of 32 random bits: exact in fp32, and ne
 
 
 class Draw(NamedTuple):
-    """What `draw` returns for each row.
-
-    With top-k or top-p, the kept tokens share the probability of those left out, so `logprob` is above `full_logprob`.
-    A trainer that scores with a plain softmax compares with `full_logprob`.
-    """
+    """What `draw` returns for each row. With top-k or top-p, the kept tokens share the probability of those left out,
+    so `logprob` is above `full_logprob`. A trainer that scores with a plain softmax compares with `full_logprob`."""
 
     token: torch.Tensor  # [R] int64
     logprob: torch.Tensor  # [R] fp32, nats: after temperature, top-k and top-p, the distribution drawn from
@@ -35,8 +31,7 @@ def draw(logits_RV, seed, key_R, position_R, temperature=1.0, top_k=0, top_p=1.0
     logits_RV: any float type. seed: int below 2^63. key_R: int64, the row's key. position_R: int64, how many tokens the
     row drew before. top_k: keep the k likeliest (0: all). top_p: of these keep the fewest whose probabilities reach
     top_p. Tokens tied with the last one kept stay. temperature 0 takes the likeliest token; logprobs and entropy are
-    then those of temperature 1 without truncation. A row with a NaN, a +inf or nothing but -inf gets the logprob NaN.
-    """
+    then those of temperature 1 without truncation. A row with a NaN, a +inf or only -inf gets the logprob NaN."""
     function = draw_triton if use_triton(logits_RV) else draw_plain
     return function(logits_RV, seed, key_R, position_R, temperature, top_k, top_p, entropy)
 
@@ -66,18 +61,14 @@ def draw_plain(logits_RV, seed, key_R, position_R, temperature=1.0, top_k=0, top
 
 
 def invert(cdf_RV, uniform_RS):
-    """The tokens [R, S] that S uniforms of [0, 1) fall on in each row's cumulative weights; their last need not be
-    1."""
+    """The tokens [R, S] that S uniforms of [0, 1) fall on in each row's cumulative weights, which need not reach 1."""
     token_RS = torch.searchsorted(cdf_RV, uniform_RS * cdf_RV[:, -1:], right=True)
     return token_RS.clamp(max=cdf_RV.shape[1] - 1)  # a row of NaN would be past the end
 
 
 def truncate(scaled_RV, top_k, top_p):
-    """Sets the logits that top-k, then top-p, leave out to -inf.
-
-    A token stays when fewer than k tokens are strictly above it, and among those kept, less than top_p of the
-    probability.
-    """
+    """Sets the logits that top-k, then top-p, leave out to -inf. A token stays when fewer than k tokens are strictly
+    above it, and among those kept, less than top_p of the probability."""
     if top_k:
         kth_R1 = scaled_RV.topk(min(top_k, scaled_RV.shape[1])).values[:, -1:]
         scaled_RV = scaled_RV.masked_fill(scaled_RV < kth_R1, -torch.inf)
@@ -127,11 +118,8 @@ def block_sums(logits, V, scale, floor, BLOCK: tl.constexpr, BLOCKS: tl.constexp
 @jit
 def threshold(logits, V, scale, row_max, floor, goal, COUNT: tl.constexpr, BLOCK: tl.constexpr):
     """The least logit >= floor such that the weight strictly above it is below `goal`. A token weighs 1 (COUNT) or
-    exp(x - row_max).
-
-    Bisection, with one read of the row each time. It ends when no logit is left between the bounds. Logits 104 below
-    the maximum or further have weight 0 in fp32 and are left out.
-    """
+    exp(x - row_max). Bisection, with one read of the row each time, until no logit is left between the bounds. Logits
+    104 below the maximum or further have weight 0 in fp32 and are left out."""
     offset = tl.arange(0, BLOCK)
     low = tl.maximum(floor, row_max - 104.0)  # logits below low are out
     high = row_max  # logits from high on stay
@@ -144,10 +132,7 @@ def threshold(logits, V, scale, row_max, floor, goal, COUNT: tl.constexpr, BLOCK
         for b in tl.range(0, tl.cdiv(V, BLOCK), num_stages=4):
             x = load_scaled(logits, b * BLOCK + offset, V, scale)
             is_above = x > middle
-            if COUNT:
-                above += tl.where(is_above, 1.0, 0.0)
-            else:
-                above += tl.where(is_above, tl.exp(x - row_max), 0.0)
+            above += tl.where(is_above, 1.0 if COUNT else tl.exp(x - row_max), 0.0)
             under = tl.maximum(under, tl.where(is_above | (x < floor), float("-inf"), x))
             over = tl.minimum(over, tl.where(is_above, x, float("inf")))
         stay = tl.sum(above, 0) < goal  # then the largest logit at or under the middle stays too
@@ -175,20 +160,16 @@ def draw_kernel(logits, tokens, logprobs, full_logprobs, entropies, row_keys, po
     full_sum = tl.sum(weight, 0)
     if TOP_K:
         floor = threshold(logits, V, scale, row_max, floor, top_k, True, BLOCK)
+        block_max, block_sum, block_dot = block_sums(logits, V, scale, floor, BLOCK, BLOCKS)
+        weight = block_sum * tl.exp(block_max - row_max)
     if TOP_P:
-        goal = top_p * full_sum
-        if TOP_K:
-            kept_max, kept_sum, _ = block_sums(logits, V, scale, floor, BLOCK, BLOCKS)
-            goal = top_p * tl.sum(kept_sum * tl.exp(kept_max - row_max), 0)
-        floor = threshold(logits, V, scale, row_max, floor, goal, False, BLOCK)
-    if TOP_K or TOP_P:
+        floor = threshold(logits, V, scale, row_max, floor, top_p * tl.sum(weight, 0), False, BLOCK)
         block_max, block_sum, block_dot = block_sums(logits, V, scale, floor, BLOCK, BLOCKS)
         weight = block_sum * tl.exp(block_max - row_max)
     row_sum = tl.sum(weight, 0)
 
     if GREEDY:
-        target = 0.0
-        before = 0.0
+        target, before = 0.0, 0.0
         chosen = tl.min(tl.where(block_max == row_max, block, BLOCKS - 1), 0)
     else:
         key = tl.load(row_keys + r)
@@ -218,11 +199,8 @@ def draw_kernel(logits, tokens, logprobs, full_logprobs, entropies, row_keys, po
 
 
 def draw_triton(logits_RV, seed, key_R, position_R, temperature=1.0, top_k=0, top_p=1.0, entropy=False):
-    """The Triton version of `draw`.
-
-    Without truncation it reads the logits once, and one block of each row again. Top-k and top-p find their threshold
-    in ten to twenty further reads, without sorting.
-    """
+    """The Triton version of `draw`. Without truncation it reads the logits once, and one block of each row again. Top-k
+    and top-p find their threshold in ten to twenty further reads, without sorting."""
     R, V = logits_RV.shape
     logits_RV = logits_RV if logits_RV.stride(1) == 1 else logits_RV.contiguous()
     greedy = temperature == 0

@@ -9,8 +9,7 @@ With x = logits / temperature and p = softmax(x), the gradients are
 
     d logprob / d x_v = [v = target] - p_v          d entropy / d x_v = -p_v (ln p_v + entropy)
 
-Shapes: M tokens, V vocabulary, D width.
-"""
+Shapes: M tokens, V vocabulary, D width."""
 
 import torch
 import torch.nn.functional as F
@@ -22,10 +21,8 @@ CHUNK_BYTES = 2**28  # size of a chunk's logits
 
 def linear_logprob(hidden_MD, weight_VD, target_M, temperature=1.0):
     """The log softmax of hidden @ weight^T / temperature at the targets, and its entropy -> each fp32 [M], in nats.
-
     hidden_MD, weight_VD: of one float dtype, which the logits have too. target_M: int64 in [0, V). Differentiable in
-    hidden and weight. The weight's gradient is summed over the chunks in the weight's dtype.
-    """
+    hidden and weight. The weight's gradient is summed over the chunks in the weight's dtype."""
     return LinearLogprob.apply(hidden_MD, weight_VD, target_M, temperature, use_triton(hidden_MD))
 
 

@@ -1,17 +1,13 @@
 """Write of new keys and values to their slots of the paged cache.
 
-Shapes: N new tokens, K key/value heads, C head width, S slots of the cache (pages x positions of a page).
-"""
+Shapes: N new tokens, K key/value heads, C head width, S slots of the cache (pages x positions of a page)."""
 
 from kernels import jit, tl, triton, use_triton
 
 
 def write_pages(k_NKC, v_NKC, keys_KSC, values_KSC, slot_N):
-    """Writes each token's key and value to its slot.
-
-    keys_KSC, values_KSC: the cache of one layer, changed in place. slot_N: int64; of tokens with the same slot one
-    stays.
-    """
+    """Writes each token's key and value to its slot. keys_KSC, values_KSC: the cache of one layer, changed in place.
+    slot_N: int64; of tokens with the same slot one stays."""
     write = write_pages_triton if use_triton(k_NKC) else write_pages_plain
     write(k_NKC, v_NKC, keys_KSC, values_KSC, slot_N)
 
@@ -39,6 +35,5 @@ def write_kernel(k, v, keys, values, slots, k_stride, v_stride, head_stride, C, 
 def write_pages_triton(k_NKC, v_NKC, keys_KSC, values_KSC, slot_N):
     """The Triton version of `write_pages`. A token's heads must be dense; the tokens may have any stride."""
     N, K, C = k_NKC.shape
-    write_kernel[(N,)](
-        k_NKC, v_NKC, keys_KSC, values_KSC, slot_N, k_NKC.stride(0), v_NKC.stride(0), keys_KSC.stride(0), C,
-        K=K, K_PADDED=triton.next_power_of_2(K), C_PADDED=triton.next_power_of_2(C))
+    write_kernel[(N,)](k_NKC, v_NKC, keys_KSC, values_KSC, slot_N, k_NKC.stride(0), v_NKC.stride(0), keys_KSC.stride(0),
+                       C, K=K, K_PADDED=triton.next_power_of_2(K), C_PADDED=triton.next_power_of_2(C))
