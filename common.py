@@ -65,9 +65,8 @@ def comments_of(settings):
 
 
 def parse_settings(prog, description, presets, argv):
-    """The settings of a command line: an option for each field, on top of a preset. presets: {name: dataclass
-    instance}, the first is the default. Exits with one line for a value of the wrong type or an unknown setting, naming
-    the nearest."""
+    """The settings of a command line: an option for each field, on top of one of the presets {name: dataclass}, the
+    first if none is named. Exits with one line for a wrong value or an unknown setting, naming the nearest."""
     first, *_ = presets.values()
     parser = Parser(prog, description, usage=f"{prog} [--preset NAME] [--SETTING VALUE ...]")
     parser.add_argument("--preset", choices=presets, default=next(iter(presets)), help="the settings to start from")

@@ -99,8 +99,7 @@ def token_weights(mask, average, denominator=None):
 
 
 def k3(log_ratio):
-    """exp(d) - d - 1 of d = ln(q/p) at tokens drawn from p: an estimate of KL(p, q) that is never negative (Schulman,
-    2020)."""
+    """exp(d) - d - 1 of d = ln(q/p) at tokens drawn from p: an estimate of KL(p, q), not negative (Schulman, 2020)."""
     return log_ratio.expm1() - log_ratio
 
 
@@ -109,8 +108,7 @@ def grpo_loss(logprobs, old_logprobs, ref_logprobs, advantages, mask, cfg, denom
 
     logprobs, old_logprobs, ref_logprobs: [B, T], under the policy, the policy that sampled, and the reference.
     advantages: [B]. mask, denominator: as in `token_weights`. cfg: `GRPOConfig`. importance: [B, T], a factor of each
-    token's surrogate. metrics: kl, and clip_low, clip_high, clip_dual (shares of clipped tokens), means with the loss's
-    own weights."""
+    token's surrogate. metrics: kl; clip_low, clip_high, clip_dual (shares of clipped tokens), weighted as the loss."""
     A_B1 = advantages[:, None]
     weight = token_weights(mask, cfg.average, denominator)
     log_ratio = logprobs - old_logprobs
@@ -208,18 +206,22 @@ class Policy(nn.Module):
         return logprob_BT, entropy_BT.detach()
 
 
+def whole(x):
+    """A tensor that may be sharded, gathered; all processes call it then."""
+    return x.full_tensor() if isinstance(x, DTensor) else x
+
+
 @torch.no_grad()
 def copy_weights(source, target):
     """Copies one `Transformer`'s weights into another, in the target's dtype and on its device. A source that a
     `Trainer` has sharded is copied whole; all processes call it then."""
     for p, q in zip(source.parameters(), target.parameters(), strict=True):
-        q.copy_(p.to(q.dtype).full_tensor() if isinstance(p, DTensor) else p)
+        q.copy_(whole(p.to(q.dtype) if isinstance(p, DTensor) else p))
 
 
 class Trainer:
-    """Trains one role for one phase: fp32 master weights, AdamW, and the frozen starting weights as reference.
-
-    Every process passes the same rollouts and computes its share of them."""
+    """Trains one role for one phase: fp32 master weights, AdamW, and the frozen starting weights as reference. Every
+    process passes the same rollouts and computes its share of them."""
 
     def __init__(self, model, cfg, lr, device=None):
         """model: the `Transformer` to start from. It is copied, tensor by tensor, and each process keeps its shard.
@@ -343,8 +345,7 @@ class Trainer:
 
     def _clip_gradient(self):
         """Scales the gradient down to max_grad_norm -> its norm before, over all processes."""
-        grad_norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.cfg.max_grad_norm)
-        return (grad_norm.full_tensor() if isinstance(grad_norm, DTensor) else grad_norm).item()
+        return whole(nn.utils.clip_grad_norm_(self.policy.parameters(), self.cfg.max_grad_norm)).item()
 
     def _not_finite(self, rollouts, first):
         """Says which rollouts, each taken alone by all processes, have a loss or a gradient that is not finite."""
@@ -355,17 +356,13 @@ class Trainer:
             if not (math.isfinite(loss.item()) and math.isfinite(self._clip_gradient())):
                 found.append(str(i))
             self.optimizer.zero_grad()
-        if not found:
-            return "no rollout alone"
-        more = ", ..." if found[10:] else ""
-        return f"{len(found)} of {len(rollouts)} rollouts: number {', '.join(found[:10])}{more}"
+        numbers = ", ".join([*found[:10], *["..."] * (len(found) > 10)])
+        return f"{len(found)} of {len(rollouts)} rollouts: number {numbers}" if found else "no rollout alone"
 
     def gather(self):
-        """The trained `Transformer`, whole, fp32 and on the CPU, for rank 0; None for the others. All processes call
-        it."""
-        whole = ((name, p.detach().full_tensor() if isinstance(p, DTensor) else p.detach())
-                 for name, p in self.policy.model.named_parameters())
-        state = {name: p.cpu() for name, p in whole if self.rank == 0}  # every process takes part in each full_tensor
+        """The trained `Transformer`, fp32 and on the CPU, for rank 0; None for the others. All processes call it."""
+        parameters = ((name, whole(p.detach())) for name, p in self.policy.model.named_parameters())
+        state = {name: p.cpu() for name, p in parameters if self.rank == 0}
         if self.rank:
             return None
         with torch.device("meta"):
@@ -373,14 +370,9 @@ class Trainer:
         model.load_state_dict(state, assign=True)
         return model
 
-    # -- checkpoints within a phase
-
     def save_checkpoint(self, folder, step, keep=2):
         """Writes weights and moments to folder/step<step>, each process its shard, and removes all but the newest
-        `keep`.
-
-        The checkpoint is renamed when it is whole. With several machines the folder must be on a file system they
-        share."""
+        `keep`. It appears whole or not at all. Several machines must share the folder's file system."""
         path = Path(folder) / f"step{step:06d}"
         partial = path.with_name(path.name + ".partial")
         if self.rank == 0:
@@ -396,8 +388,7 @@ class Trainer:
                 shutil.rmtree(old)
 
     def load_checkpoint(self, folder):
-        """Reads the newest checkpoint in a folder -> its step, 0 when there is none. The number of processes may
-        differ."""
+        """Reads the newest checkpoint in a folder, of any number of processes -> its step, 0 when there is none."""
         found = checkpoints(folder)
         if not found:
             return 0

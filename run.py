@@ -40,8 +40,7 @@ def draw_seed(*key):
 
 
 class Run:
-    """What rzero.py works with: settings, task, run folder, and the sampler, into which either role's weights are
-    copied."""
+    """What rzero.py works with: settings, task, run folder, and a sampler that plays the role whose weights it has."""
 
     def __init__(self, cfg):
         """Checks all that can be checked before any work. Raises OSError or ValueError, in one line, for bad input."""
@@ -169,8 +168,7 @@ class Run:
 
 
 class Step:
-    """One GRPO step of a phase. index: from 0. key: what its draws are a function of. policy: the model being
-    trained."""
+    """One GRPO step of a phase. index: from 0. key: of its draws, with the seed. policy: the model being trained."""
 
     def __init__(self, run, trainer, role, iteration, index):
         self.run, self.trainer, self.policy = run, trainer, trainer.policy.model
@@ -178,9 +176,8 @@ class Step:
         self.start, run.spent = time.perf_counter(), Counter()
 
     def learn(self, prompts, completions, rewards_GN, **metrics):
-        """Trains on one completion for each of G * N prompts, in the order of the groups, and logs the step.
-
-        metrics: what the caller knows of the step. Raises FloatingPointError naming the step and the rollouts."""
+        """Trains on one completion for each of G * N prompts, in the order of the groups, and logs the step. metrics:
+        what the caller knows of it. Raises FloatingPointError naming the step and the rollouts."""
         advantages_GN = group_advantages(rewards_GN, self.run.cfg.normalise_std)
         rollouts = [Rollout(prompt, c.tokens, a, c.full_logprobs)
                     for prompt, c, a in zip(prompts, completions, advantages_GN.flatten().tolist(), strict=True)]
@@ -201,8 +198,7 @@ class Step:
         self.run.folder.log(self.metrics)
 
     def cost(self):
-        """What the step took: seconds, of which in the sampler, tokens, peak memory; each the maximum over
-        processes."""
+        """What the step took: seconds, those in the sampler, tokens, peak memory; each the maximum over processes."""
         if self.run.device.type == "cuda":
             peak = torch.cuda.max_memory_allocated()
         else:

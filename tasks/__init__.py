@@ -17,8 +17,7 @@ TASKS = {"math": Math, "sums": Sums}
 
 
 def load_task(name):
-    """The task that --task names: math, sums, or FILE.py:CLASS. Raises ValueError, or FileNotFoundError for no such
-    file."""
+    """The task that --task names: math, sums, or FILE.py:CLASS. Raises ValueError or FileNotFoundError."""
     if name in TASKS:
         return TASKS[name]()
     file, _, wanted = name.rpartition(":")

@@ -11,10 +11,8 @@ import torch
 
 
 def ngram_overlap(words, n):
-    """Sum over n-grams g of min(count_i(g), count_j(g)), BLEU's clipped matches, for all pairs of texts -> [B, B].
-
-    The k-th occurrence of an n-gram in a text is a feature of its own; the sum is then the number of features in
-    common."""
+    """Sum over n-grams g of min(count_i(g), count_j(g)), BLEU's clipped matches, for all pairs of texts -> [B, B]. The
+    k-th occurrence of an n-gram in a text is a feature of its own; the sum is then the number of common features."""
     features, rows, columns = {}, [], []
     for b, text in enumerate(words):
         seen = Counter()
