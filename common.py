@@ -1,4 +1,4 @@
-"""What every room needs and no reader needs to know: files, settings of a command line, processes, devices."""
+"""Helpers of all rooms: files, settings of a command line, processes, devices."""
 
 import argparse
 import difflib
@@ -107,7 +107,7 @@ def start_processes(alone=True):
     if world == 1 and not (alone and torch.cuda.is_available()):
         return
     group = {} if world > 1 else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
-    # Processes sample for hours between two meetings; the default limit is ten minutes.
+    # Processes sample for hours between two collectives; the default limit is ten minutes.
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(hours=12), **group)
 
 

@@ -14,10 +14,12 @@ ends, and the same command resumes there. --regrade grades again without a model
 mean@k is the mean over k samples at temperature 1, pass@k the unbiased estimator of arXiv 2107.03374, and majority@k
 the accuracy of the most frequent of the k answers. Intervals are 95 %, over questions."""
 
+import glob
 import hashlib
 import json
 import sys
 from collections import Counter
+from contextlib import suppress
 from itertools import groupby
 from math import comb
 from pathlib import Path
@@ -38,13 +40,47 @@ from common import (
     this_device,
     write_lines,
 )
-from folder import PartFiles, claim, columns, percent, refuse_other
+from folder import claim, columns, percent, refuse_other
 from model import Tokenizer, load
 from sample import Sampler
 from tasks import load_task
 from tasks.benchmarks import BENCHMARKS, GROUPS, OWN, PAPER, ByValue, benchmark_files, grader, read_questions
 
 # ---- asking and grading
+
+class PartFiles:
+    """Rows that several processes write, each to a part file beside `file`, until all are there and `file` is whole.
+
+    A row is a dict with the keys question and sample. A part file may end within a line, where a process was killed."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def open(self, rank):
+        """The part file of a process, to append lines to. Each is written as it ends."""
+        part = open(self.file.with_name(f"{self.file.stem}.part{rank}.jsonl"), "a", buffering=1, encoding="utf-8")
+        part.write("\n")  # ends an unfinished line
+        return part
+
+    def paths(self):
+        return sorted(self.file.parent.glob(f"{glob.escape(self.file.stem)}.part*.jsonl"))
+
+    def rows(self):
+        """{(question, sample): row} of all part files."""
+        rows = {}
+        for line in (line for path in self.paths() for line in path.read_text(encoding="utf-8").split("\n")):
+            with suppress(json.JSONDecodeError):  # an unfinished line
+                row = json.loads(line)
+                rows[row["question"], row["sample"]] = row
+        return rows
+
+    def join(self):
+        """Makes `file` of the parts, in order."""
+        rows = self.rows()
+        write_lines(self.file, [rows[key] for key in sorted(rows)])
+        for path in self.paths():
+            path.unlink()
+
 
 def ask(sampler, task, questions, *, samples, max_tokens, seed, progress=None, keep=None):
     """Asks each question `samples` times at temperature 1, or once greedily if 0 -> rows, one a completion, in order.
@@ -81,7 +117,8 @@ def ask(sampler, task, questions, *, samples, max_tokens, seed, progress=None, k
                 part.write(json.dumps(new) + "\n")
                 verdicts[new["right"]] += 1
                 bar.set_postfix_str(f"{percent(verdicts[True] / verdicts.total())} % right", refresh=False)
-                bar.update(done + min(len(asked), verdicts.total() * world // n) - bar.n)  # as if all were as far
+                # The bar assumes that the other processes are as far.
+                bar.update(done + min(len(asked), verdicts.total() * world // n) - bar.n)
 
         sampler.generate([prompts[i] for i in asked], max_tokens=max_tokens, watch=watch, **sampling)
         bar.update(len(questions) - bar.n)
@@ -94,14 +131,14 @@ def ask(sampler, task, questions, *, samples, max_tokens, seed, progress=None, k
 
 def graded(row, task):
     """The row of a completion with the answer in its text, and whether that is right."""
-    judge = grader(row["grading"], row["options"], task)
-    answer = judge.answer(row["text"])
-    return row | {"answer": answer, "right": is_right(judge, answer, row["gold"])}
+    rule = grader(row["grading"], row["options"], task)
+    answer = rule.answer(row["text"])
+    return row | {"answer": answer, "right": is_right(rule, answer, row["gold"])}
 
 
-def is_right(judge, answer, gold):
-    """Whether an answer equals the gold one by the task `judge`. None, no answer, is wrong."""
-    return answer is not None and bool(judge.same(answer, gold))
+def is_right(rule, answer, gold):
+    """Whether an answer equals the gold one by the task `rule`. None, no answer, is wrong."""
+    return answer is not None and bool(rule.same(answer, gold))
 
 
 # ---- measuring and reporting
@@ -144,8 +181,8 @@ def summary(rows, task):
     """What the rows of a benchmark say: questions, samples; mean, pass@2..k and majority@k, each with its interval; the
     shares without an answer (no_answer) and without a stop token (truncated); the mean length in tokens (tokens)."""
     def majority_is_right(group):
-        judge, answers = grader(group[0]["grading"], group[0]["options"], task), [row["answer"] for row in group]
-        return is_right(judge, judge.majority(answers)[0], group[0]["gold"])
+        rule, answers = grader(group[0]["grading"], group[0]["options"], task), [row["answer"] for row in group]
+        return is_right(rule, rule.majority(answers)[0], group[0]["gold"])
 
     groups = by_question(rows)
     n = len(rows) // len(groups)

@@ -5,21 +5,17 @@
     iter1/questions.jsonl                     the pool of questions, with their votes
     iter1/solver.steps/                       checkpoints within a phase, removed at its end
 
-Every finished part appears whole, under its final name, so the folder is its own state machine: what is there is not
-redone. Only rank 0 writes.
+Every finished part is renamed into place whole, and a resumed run skips the parts that exist. Only rank 0 writes.
 """
 
-import glob
 import json
-from contextlib import suppress
 from pathlib import Path
 
 from common import rank_and_world, read_json, read_lines, write_lines, write_whole
 
 
 def claim(folder, settings, free=(), file="config.json"):
-    """Makes `folder` the place of a run: its settings are written there, or equal those that are, `free` ones excepted.
-
+    """Makes `folder` and writes a run's settings to it, or checks that those there are equal, `free` ones excepted.
     Raises ValueError naming a setting that differs, OSError where the folder cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -52,40 +48,6 @@ def percent(value, interval=None):
     return f"{100 * value:.1f}" + ("" if interval is None else f" +- {100 * interval:.1f}")
 
 
-class PartFiles:
-    """Rows that several processes write, each to a part file beside `file`, until all are there and `file` is whole.
-
-    A row is a dict with the keys question and sample. A part file may end within a line, where a process was killed."""
-
-    def __init__(self, file):
-        self.file = file
-
-    def open(self, rank):
-        """The part file of a process, to append lines to. Each is written as it ends."""
-        part = open(self.file.with_name(f"{self.file.stem}.part{rank}.jsonl"), "a", buffering=1, encoding="utf-8")
-        part.write("\n")  # ends an unfinished line
-        return part
-
-    def paths(self):
-        return sorted(self.file.parent.glob(f"{glob.escape(self.file.stem)}.part*.jsonl"))
-
-    def rows(self):
-        """{(question, sample): row} of all part files."""
-        rows = {}
-        for line in (line for path in self.paths() for line in path.read_text(encoding="utf-8").split("\n")):
-            with suppress(json.JSONDecodeError):  # an unfinished line
-                row = json.loads(line)
-                rows[row["question"], row["sample"]] = row
-        return rows
-
-    def join(self):
-        """Makes `file` of the parts, in order."""
-        rows = self.rows()
-        write_lines(self.file, [rows[key] for key in sorted(rows)])
-        for path in self.paths():
-            path.unlink()
-
-
 class RunFolder:
     """The files of one R-Zero run."""
 
@@ -101,7 +63,7 @@ class RunFolder:
         """A part of an iteration: challenger, questions.jsonl, solver."""
         return self.path / f"iter{iteration}" / name
 
-    def weights(self, role, iteration):
+    def weights_folder(self, role, iteration):
         """The folder of a role's weights after an iteration."""
         return self.part(role, iteration) if iteration else self.base
 
@@ -116,13 +78,10 @@ class RunFolder:
             write_lines(file, rows)
 
     def log(self, row):
-        """Appends the metrics of a step. All that a run measures passes through here: another logger is a line more."""
-        self.append(self.metrics, row)
-
-    def append(self, file, row):
+        """Appends a step's row to metrics.jsonl, an iteration's row to eval.jsonl. Another logger goes here."""
         if self.writes:
-            with open(file, "a", encoding="utf-8") as f:
-                f.write(json.dumps(row) + "\n")
+            with open(self.metrics if "step" in row else self.evals, "a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
 
     def rewind(self, phase, iteration, step):
         """Removes what an interrupted try at a phase logged after `step` steps, before these are made again."""

@@ -50,7 +50,7 @@ class GRPOConfig:
     average: str = "token"  # the loss is a mean over all `token`s, or over each `sequence`'s mean
     normalise_std: bool = True  # divide advantages by their group's std; false is Dr. GRPO (arXiv 2503.20783)
     mini_batches: int = 1  # optimizer updates a step
-    old_logprobs: str = "recomputed"  # those of a step's later updates are `recomputed`, or the `sampler`'s own
+    old_logprobs: str = "recomputed"  # the ratio's denominator: by the policy as the step began, or the `sampler`'s
     importance_cap: float = 0.0  # cap of a token's weight, trainer's over sampler's probability (2.0 is usual); 0: none
     temperature: float = 1.0  # of every draw in training
     weight_decay: float = 0.01  # of AdamW
@@ -125,10 +125,10 @@ def grpo_loss(logprobs, old_logprobs, ref_logprobs, advantages, mask, cfg, denom
     loss = -((surrogate - cfg.kl_coef * kl) * weight).sum()
 
     with torch.no_grad():
-        shares = {"kl": kl, "clip_low": (A_B1 < 0) & (ratio < 1 - cfg.clip_low),
+        per_token = {"kl": kl, "clip_low": (A_B1 < 0) & (ratio < 1 - cfg.clip_low),
                   "clip_high": (A_B1 > 0) & (ratio > 1 + cfg.clip_high),
                   "clip_dual": (A_B1 < 0) & (ratio > (cfg.clip_dual or math.inf))}
-        metrics = {name: (x * weight).sum() for name, x in shares.items()}
+        metrics = {name: (x * weight).sum() for name, x in per_token.items()}
     return loss, metrics
 
 
@@ -157,9 +157,9 @@ class MicroBatch:
 def micro_batches(rollouts, token_budget, device, rank=0, world=1):
     """This process's micro-batches, right-padded, each of at most token_budget tokens, padding included, or one row.
 
-    Rollouts are taken longest first, in rounds of as many as fit the budgets of all processes, and each round is dealt
-    out row by row. So all processes have the same number of micro-batches, as FSDP's collectives need, and about the
-    same work. A process without a row in the last round gets one in which no token is trained."""
+    Rollouts are taken longest first, in rounds of as many as fit the budgets of all processes, and the rows of a round
+    go to the processes in turn. So all processes have the same number of micro-batches, as FSDP's collectives need, and
+    about the same work. A process without a row in the last round gets one in which no token is trained."""
     rows, batches = sorted(rollouts, key=len, reverse=True), []
     while rows:
         count = max(1, token_budget // len(rows[0])) * world
@@ -196,8 +196,8 @@ class Policy(nn.Module):
         self.model = model
 
     def forward(self, tokens_BT, mask_BT, temperature):
-        """(logprobs, entropies), two fp32 [B, T], 0 where mask_BT is 0: of each token at the temperature it was drawn
-        at, and of the distribution it was drawn from. The entropy carries no gradient."""
+        """(logprobs of the tokens, entropies) of the softmax at `temperature`, without top-k and top-p: fp32 [B, T],
+        0 where mask_BT is 0. The entropies carry no gradient."""
         hidden_BTD = self.model(tokens_BT[:, :-1])
         mask_Bt, target_Bt = mask_BT[:, 1:], tokens_BT[:, 1:]
         trained_M = linear_logprob(hidden_BTD[mask_Bt], self.model.head_weight, target_Bt[mask_Bt], temperature)
@@ -283,7 +283,7 @@ class Trainer:
         size = -(-len(rollouts) // cfg.mini_batches)
         minis = [rollouts[i:i + size] for i in range(0, len(rollouts), size)]
         batches = [micro_batches(mini, cfg.token_budget, self.device, self.rank, self.world) for mini in minis]
-        # In a single update the policy is the one that sampled.
+        # With one update a step, old_logprobs are the policy's own: the ratio is 1, and no token is clipped.
         recompute = len(minis) > 1 and cfg.old_logprobs == "recomputed"
         if recompute:
             with torch.no_grad():
@@ -329,18 +329,18 @@ class Trainer:
         with torch.no_grad():
             ref_logprobs, _ = self.logprobs(self.reference, batch)
         logprobs, entropy = self.logprobs(self.policy, batch)
-        own_logprobs = logprobs.detach() if batch.old_logprobs_BT is None else batch.old_logprobs_BT
+        start_logprobs = logprobs.detach() if batch.old_logprobs_BT is None else batch.old_logprobs_BT
         sampler_logprobs = batch.sampler_logprobs_BT
-        old_logprobs = sampler_logprobs if cfg.old_logprobs == "sampler" else own_logprobs
+        old_logprobs = sampler_logprobs if cfg.old_logprobs == "sampler" else start_logprobs
         importance = None
         if cfg.importance_cap:  # truncated importance sampling: the sampler's probabilities differ by rounding
-            importance = (own_logprobs - sampler_logprobs).exp().clamp(max=cfg.importance_cap)
+            importance = (start_logprobs - sampler_logprobs).exp().clamp(max=cfg.importance_cap)
         loss, metrics = grpo_loss(logprobs, old_logprobs, ref_logprobs, batch.advantage_B, batch.mask_BT, cfg,
                                   denominator, importance)
         weight = token_weights(batch.mask_BT, cfg.average, denominator)
         metrics["entropy"] = (entropy * weight).sum()
         if all(r.logprobs is not None for r in rollouts):
-            metrics["sampler_kl"] = (k3(own_logprobs - sampler_logprobs) * weight).sum()
+            metrics["sampler_kl"] = (k3(start_logprobs - sampler_logprobs) * weight).sum()
         return loss, metrics
 
     def _clip_gradient(self):
@@ -374,16 +374,16 @@ class Trainer:
         """Writes weights and moments to folder/step<step>, each process its shard, and removes all but the newest
         `keep`. It appears whole or not at all. Several machines must share the folder's file system."""
         path = Path(folder) / f"step{step:06d}"
-        partial = path.with_name(path.name + ".partial")
+        unfinished = path.with_name(path.name + ".partial")
         if self.rank == 0:
-            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(unfinished, ignore_errors=True)
         barrier()
         model, optimizer = get_state_dict(self.policy, self.optimizer)
         with warnings.catch_warnings(action="ignore"):  # such as that there is one process only
-            dcp.save({"model": model, "optimizer": optimizer}, checkpoint_id=partial)
+            dcp.save({"model": model, "optimizer": optimizer}, checkpoint_id=unfinished)
         barrier()
         if self.rank == 0:
-            os.replace(partial, path)
+            os.replace(unfinished, path)
             for old in checkpoints(folder)[:-keep]:
                 shutil.rmtree(old)
 

@@ -63,7 +63,8 @@ class ModelConfig:
         for key in ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"):
             if kind == "llama3" and key not in rope:
                 raise ValueError(f"the rope scaling in config.json has no {key!r}")
-        for key in ("use_sliding_window", "mlp_bias") + (("attention_bias",) if family != "qwen2" else ()):
+        window = "use_sliding_window" if family.startswith("qwen") else "sliding_window"
+        for key in (window, "mlp_bias") + (("attention_bias",) if family != "qwen2" else ()):
             if raw.get(key):
                 raise ValueError(f"config.json sets {key}, which this decoder does not have")
         try:
@@ -127,7 +128,7 @@ def causal_attention(q_BTHC, k_BTKC, v_BTKC):
 
 
 class RMSNorm(nn.RMSNorm):
-    def forward(self, x):  # as PyTorch's own, which torch.compile would skip for being PyTorch's
+    def forward(self, x):  # nn.RMSNorm's own, repeated: torch.compile skips the modules of torch.nn
         return F.rms_norm(x, self.normalized_shape, self.weight, self.eps)
 
 
@@ -323,7 +324,7 @@ class Tokenizer:
 
     FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json",
              "vocab.json", "merges.txt", "chat_template.jinja")
-    STOPS = ("<|endoftext|>", "<|im_end|>", "<|end_of_text|>", "<|eot_id|>")
+    STOPS = ("<|endoftext|>", "<|im_end|>", "<|end_of_text|>", "<|eot_id|>", "</s>")
 
     def __init__(self, path):
         """path: a model folder or Hub id. Raises FileNotFoundError or ValueError for a missing or broken file."""

@@ -71,8 +71,8 @@ class Group:
     row starts by decoding that last token, so its first draw is like any other."""
 
     def __init__(self, prompt, rows):
-        self.prompt, self.rows, self.prefix = prompt, deque(rows), len(prompt) - 1
-        self.last_position = self.prefix + max(row.max_tokens for row in rows)  # the last that a row may reach
+        self.prompt, self.rows, self.prefix_length = prompt, deque(rows), len(prompt) - 1
+        self.last_position = self.prefix_length + max(row.max_tokens for row in rows)  # the last that a row may reach
         self.pages = None  # of the prefix, from its computation until the last row is admitted or they are evicted
 
 
@@ -96,7 +96,7 @@ def shard(groups, rank, world):
     """This process's share of the groups, shortest prompts first. Completions of one prompt tend to be long together,
     so its rows are spread over the processes. With many groups chance evens the lengths out (tests/LOG.md); then groups
     stay whole, and their rows share the prompt's pages."""
-    groups = sorted(groups, key=lambda group: group.prefix)
+    groups = sorted(groups, key=lambda group: group.prefix_length)
     if len(groups) >= 64 * world:
         return groups[rank::world]
     share = {}
@@ -120,7 +120,7 @@ class Scheduler:
         # Of the row in each lane: its pages, how many they are, the prefix's length, the tokens drawn, and the most it
         # may draw. No row occupies the last lane, which is for padding.
         self.block_table = np.full((lanes + 1, width), NULL_PAGE, dtype=np.int32)
-        self.owned, self.start, self.count, self.limit = np.zeros((4, lanes + 1), dtype=np.int64)
+        self.page_count, self.start, self.count, self.limit = np.zeros((4, lanes + 1), dtype=np.int64)
         self.occupant = [None] * lanes  # (group, row)
         self.free_lanes, self.running = list(range(lanes))[::-1], np.zeros(0, dtype=np.int64)  # the youngest row last
         self.preemptions = 0
@@ -141,26 +141,26 @@ class Scheduler:
         prefixes, admitted, copies, emptied, longest = [], [], [], [], 0
         while self.waiting and self.free_lanes:
             group, running = self.waiting[0], len(self.running) + len(admitted)
-            shared = group.prefix // self.page_size  # full pages of the prefix; the row owns its other pages alone
-            own = (group.prefix + min(self.burst - 1, group.rows[0].max_tokens)) // self.page_size + 1 - shared
-            prefix_pages = -(-group.prefix // self.page_size) if group.pages is None else 0
+            shared = group.prefix_length // self.page_size  # full pages of the prefix; the row's others are its own
+            own = (group.prefix_length + min(self.burst - 1, group.rows[0].max_tokens)) // self.page_size + 1 - shared
+            prefix_pages = -(-group.prefix_length // self.page_size) if group.pages is None else 0
             if len(self.free_pages) < own + prefix_pages + WATERMARK * running:
                 if running or not self._evict_prefixes(self.waiting):
                     break
                 continue
             if group.pages is None:
-                longest = max(longest, group.prefix)
+                longest = max(longest, group.prefix_length)
                 if prefixes and (len(prefixes) + 1) * longest > MAX_PREFILL_TOKENS:
                     break
                 group.pages = self.allocate(prefix_pages)
-                if group.prefix:
+                if group.prefix_length:
                     prefixes.append((group.prompt[:-1], group.pages))
             lane, row = self.free_lanes.pop(), group.rows.popleft()
             self.ref_count[group.pages[:shared]] += 1
             self.block_table[lane, :shared + own] = np.append(group.pages[:shared], self.allocate(own))
-            if group.prefix % self.page_size:
+            if group.prefix_length % self.page_size:
                 copies.append((group.pages[shared], self.block_table[lane, shared]))
-            self.owned[lane], self.start[lane], self.count[lane] = shared + own, group.prefix, 0
+            self.page_count[lane], self.start[lane], self.count[lane] = shared + own, group.prefix_length, 0
             self.limit[lane], self.occupant[lane] = row.max_tokens, (group, row)
             admitted.append((lane, group, row))
             if not group.rows:
@@ -173,25 +173,25 @@ class Scheduler:
         """Allocates pages for the next burst, preempting the youngest rows if need be -> running lanes, by length."""
         while True:
             last = self.start + np.minimum(self.count + self.burst - 1, self.limit)
-            need = np.maximum(last // self.page_size + 1 - self.owned, 0)[self.running]
+            need = np.maximum(last // self.page_size + 1 - self.page_count, 0)[self.running]
             if need.sum() <= len(self.free_pages):
                 break
             if not self._evict_prefixes(self.waiting):
-                group, row = self.occupant[self.running[-1]]  # is preempted, and waits again, as the first
+                group, row = self.occupant[self.running[-1]]  # the youngest row is preempted, and waits at the front
                 if not group.rows:
                     self.waiting.appendleft(group)
                 group.rows.appendleft(row)
                 self.finish(self.running[-1:])
                 self.preemptions += 1
         lanes, before = np.repeat(self.running, need), np.repeat(need.cumsum() - need, need)
-        self.block_table[lanes, self.owned[lanes] + np.arange(len(lanes)) - before] = self.allocate(len(lanes))
-        self.owned[self.running] += need
+        self.block_table[lanes, self.page_count[lanes] + np.arange(len(lanes)) - before] = self.allocate(len(lanes))
+        self.page_count[self.running] += need
         return self.running[np.argsort((self.start + self.count)[self.running], kind="stable")]
 
     def finish(self, lanes):
         """Takes rows out of their lanes and frees their pages."""
         self.free(self.block_table[lanes][self.block_table[lanes] != NULL_PAGE])
-        self.block_table[lanes], self.owned[lanes] = NULL_PAGE, 0
+        self.block_table[lanes], self.page_count[lanes] = NULL_PAGE, 0
         self.free_lanes.extend(lanes.tolist())
         self.running = self.running[~np.isin(self.running, lanes)]
 

@@ -1,6 +1,6 @@
 """The plumbing of a run: one sampler that plays either role, phases with resume and metrics, measurement.
 
-The algorithm is in rzero.py. It reads from top to bottom because a `Run` does the rest behind a few names.
+The algorithm is in rzero.py; a `Run` keeps sampling, resume and metrics out of it.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from tasks import load_task
 from tasks.benchmarks import read_questions
 
 # A run may go on with other values of these: they change its length, place, speed or memory, and no draw.
-FREE = ("iterations", "out", "max_rows", "kv_gb", "token_budget", "activation_checkpointing", "compile_blocks",
+MAY_CHANGE = ("iterations", "out", "max_rows", "kv_gb", "token_budget", "activation_checkpointing", "compile_blocks",
         "reference_on_host", "reshard", "checkpoint_every")
 
 
@@ -52,18 +52,18 @@ class Run:
         self.heldout = read_questions(cfg.heldout) if cfg.heldout else []
         base = resolve(cfg.model)
         self.tokenizer = Tokenizer(base)
-        self.challenger_prompt = self.tokenizer.chat(*self.task.challenger_prompt)
+        self.challenger_prompt_ids = self.tokenizer.chat(*self.task.challenger_prompt)
         model = load(base, self.device, compute_dtype(self.device))
         self.sampler = Sampler(model, self.tokenizer, cfg.max_rows, cfg.kv_gb or None)
         self.folder = RunFolder(cfg.out, base)
         self.rank, _ = rank_and_world()
         if self.rank == 0:
-            claim(self.folder.path, asdict(cfg), FREE)
+            claim(self.folder.path, asdict(cfg), MAY_CHANGE)
         self.spent = Counter()  # seconds in each use of the sampler, and tokens drawn, since the step began
 
     def weights(self, role, iteration):
         """A role's weights after an iteration; on the CPU, in the memory of their file."""
-        return load(self.folder.weights(role, iteration), dtype=None)
+        return load(self.folder.weights_folder(role, iteration), dtype=None)
 
     def solver_prompt(self, question):
         return self.tokenizer.chat(self.task.solver_system, question)
@@ -100,7 +100,7 @@ class Run:
                 trainer.save_checkpoint(checkpoints, index + 1)
         model = trainer.gather()
         if self.rank == 0:
-            save(model, self.folder.weights(role, iteration), self.tokenizer)
+            save(model, self.folder.weights_folder(role, iteration), self.tokenizer)
             shutil.rmtree(checkpoints, ignore_errors=True)
         barrier()
 
@@ -134,7 +134,7 @@ class Run:
     def measure(self, iteration):
         """Adds the Solver's held-out accuracy after an iteration, and how good its questions were, to eval.jsonl."""
         known = any(row["iteration"] == iteration for row in read_lines(self.folder.evals))
-        barrier()  # all have looked before rank 0 writes
+        barrier()  # all processes have read eval.jsonl before rank 0 appends
         if known:
             return
         row = {"iteration": iteration}
@@ -151,7 +151,7 @@ class Run:
                 right = [q["truth"] is not None and self.task.same(q["majority"], q["truth"]) for q in kept]
                 row |= {"label_accuracy": float(np.mean(right)) if kept else None,
                         "well_posed": float(np.mean([q["truth"] is not None for q in asked]))}
-        self.folder.append(self.folder.evals, row)
+        self.folder.log(row)
         if self.heldout and self.rank == 0:
             print(f"{f'iteration {iteration}' if iteration else 'base model'}: held-out mean {percent(row['mean'])} %, "
                   f"greedy {percent(row['greedy'])} %", flush=True)

@@ -12,11 +12,11 @@ with GRPO, in turns:
 
     torchrun rzero.py                                            the tiny base model, on a laptop, into runs/tiny
     torchrun rzero.py --preset paper --model Qwen/Qwen3-4B-Base --out runs/4b
-    python plan.py --preset paper --devices 1 --device_gb 141    the memory and hours that this takes
+    python plan.py --preset paper --devices 1 --device_gb 141    the memory that this takes
 
-This is the algorithm of the paper, not of its official code where the two differ. The paper leaves three things open:
-here the repetition penalty's clusters are found by average linkage, the clip range is 0.2, and a group's standard
-deviation is the unbiased one.
+This is the algorithm of the paper, not of its official code where the two differ. The paper leaves four things open:
+here clusters are found by average linkage, the clip range is 0.2, a group's standard deviation is the unbiased one, and
+the loss is a mean over tokens.
 
 Every finished part is a file in the run folder (`--out`). Given again, the command goes on after the last finished
 part. All draws are functions of (seed, iteration, phase, step, prompt, completion, position)."""
@@ -90,7 +90,7 @@ class Vote(NamedTuple):
 
 def propose(run, challenger, n, key):
     """n completions of the Challenger -> (completions, their questions; None where the format is wrong)."""
-    completions, = run.sample(challenger, [run.challenger_prompt], n, run.cfg.max_question_tokens, key, "asking")
+    completions, = run.sample(challenger, [run.challenger_prompt_ids], n, run.cfg.max_question_tokens, key, "asking")
     return completions, [run.task.question(run.text(c)) for c in completions]
 
 
@@ -115,7 +115,7 @@ def train_challenger(run, iteration):
         shares = np.array([v.share for v in vote(run, solver, questions, step.key)])
         rewards = challenger_rewards(questions, shares, run.task, cfg)
         valid = np.array([q is not None for q in questions])
-        step.learn([run.challenger_prompt] * (G * N), completions, rewards.reshape(G, N),
+        step.learn([run.challenger_prompt_ids] * (G * N), completions, rewards.reshape(G, N),
                    share=shares[valid].mean() if valid.any() else 0.0, valid=valid.mean())
 
 
@@ -123,8 +123,8 @@ def build_questions(run, iteration):
     """Part 2. The trained Challenger asks, the Solver votes, and the questions of middling agreement are kept."""
     cfg, rows = run.cfg, []
     challenger, solver = run.weights("challenger", iteration), run.weights("solver", iteration - 1)
-    for pool in range(cfg.pool_draws):
-        key = (iteration, "questions", pool)
+    for draw in range(cfg.pool_draws):
+        key = (iteration, "questions", draw)
         _, questions = propose(run, challenger, cfg.pool, key)
         for question, v in zip(questions, vote(run, solver, questions, key)):
             dropped = "wrong format" if question is None else why_dropped(v.majority, v.share, cfg.keep_distance)
@@ -201,7 +201,7 @@ class Config(GRPOConfig):
     max_question_tokens: int = 96  # longest completion of the Challenger
     max_answer_tokens: int = 160  # longest completion of the Solver
     max_rows: int = 512  # completions decoded together; changes speed and memory only
-    kv_gb: float = 0.0  # most of the key/value cache, 10^9 bytes; 0: what is free; changes speed and memory only
+    kv_gb: float = 0.0  # most of the key/value cache, 10^9 bytes; 0: 80 % of free memory; changes speed and memory only
     checkpoint_every: int = 5  # steps between two checkpoints within a phase; 0 for none
 
     heldout: str = "tiny/heldout.jsonl"  # questions with answers, asked after each iteration and never learned from
@@ -210,7 +210,7 @@ class Config(GRPOConfig):
     def check(self):
         """Raises ValueError, naming the setting, for a value that no run can have."""
         super().check()
-        require_least(self, 1, "iterations", "challenger_prompts", "answers", "pool", "pool_draws", "solver_prompts",
+        require_least(self, 1, "iterations", "challenger_prompts", "pool", "pool_draws", "solver_prompts",
                       "max_question_tokens", "max_answer_tokens", "max_rows", "heldout_samples")
         require_least(self, 2, "challenger_rollouts", "solver_rollouts", "answers")
         require_least(self, 0, "seed", "challenger_steps", "solver_steps", "challenger_lr", "solver_lr",

@@ -138,7 +138,8 @@ class Sampler:
         if copies.size:
             self.cache.copy_pages(*self._to_device(copies))
         if admitted:
-            lines = [(lane, group.prompt[-1], group.prefix, row.max_tokens, row.key) for lane, group, row in admitted]
+            lines = [(lane, group.prompt[-1], group.prefix_length, row.max_tokens, row.key)
+                     for lane, group, row in admitted]
             lane, token, start, limit, key = torch.tensor(lines, device=self.device).T
             rows.token[lane, 0], rows.start[lane], rows.limit[lane], rows.key[lane] = token, start, limit, key
             rows.count[lane], rows.alive[lane] = 0, True
@@ -229,7 +230,7 @@ class Sampler:
     def _batch(self, scheduler, running):
         """The running lanes and their block tables, as wide as the longest row needs. For graphs, which have fixed
         shapes: filled up with the padding lane to the next of GRAPH_SIZES, and as wide as any row may need."""
-        lanes, table = running, scheduler.block_table[running, :scheduler.owned[running].max()]
+        lanes, table = running, scheduler.block_table[running, :scheduler.page_count[running].max()]
         if self.use_graphs:
             more = next((size for size in GRAPH_SIZES if size >= len(running)), len(running)) - len(running)
             lanes = np.pad(lanes, (0, more), constant_values=len(scheduler.occupant))

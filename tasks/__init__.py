@@ -1,5 +1,4 @@
-"""What is asked and what counts as right: one object a domain. The algorithm, the sampler and the trainer know none by
-name.
+"""What is asked and what counts as right: one object a domain. The algorithm and the trainer know none by name.
 
 Another domain is one file with one class, and no edit elsewhere:
 

@@ -58,8 +58,8 @@ PAPER = {name: dict(zip(BENCHMARKS, row)) for name, row in {
 # ---- reading questions
 
 def benchmark_files(names, folder):
-    """{name: file} of benchmarks. A file that `folder` lacks is downloaded from the Hub. Raises FileNotFoundError that
-    says how to get what neither has."""
+    """{name: file} of benchmarks. A file that `folder` lacks is downloaded if the Hub has it as JSONL. Raises
+    FileNotFoundError that says how to get what neither has."""
     files, commands = {}, []
     for name in names:
         file, hub, source = Path(folder) / f"{name}.jsonl", BENCHMARKS[name].hub, BENCHMARKS[name].hub_file

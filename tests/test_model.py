@@ -210,6 +210,7 @@ def duplicate(folder):
     (lambda f: edit_config(f, mlp_bias=True), "sets mlp_bias"),
     (lambda f: edit_config(f, hidden_act="gelu"), "hidden_act 'gelu'"),
     (lambda f: edit_config(f, use_sliding_window=True), "use_sliding_window"),
+    (lambda f: edit_config(f, model_type="llama", sliding_window=4096), "sets sliding_window"),
     (lambda f: (f / "model.safetensors").unlink(), "model.safetensors is missing"),
     (lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-100]),
      "not a whole safetensors"),

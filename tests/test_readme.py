@@ -23,7 +23,7 @@ def patched(folder, *files):
         (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
     for file in files:
         source = "/dev/null" if "@@ -0,0" in DIFFS[file] else f"a/{file}"
-        subprocess.run(["git", "apply", "--recount", "-"], cwd=folder, check=True, text=True,
+        subprocess.run(["git", "apply", "-"], cwd=folder, check=True, text=True,
                        input=f"--- {source}\n+++ b/{file}\n{DIFFS[file]}")
     return folder
 
@@ -76,9 +76,9 @@ def test_another_logger_and_the_losses_by_flag(tmp_path):
     patched(tmp_path, "folder.py")
     (tmp_path / "wandb.py").write_text("import sys\nrun = None\ndef init(project):\n    return sys.modules['wandb']\n"
                                        "def log(row):\n    print(row, file=open('logged', 'a'))\n")
-    metrics = small_run(tmp_path, "--normalise_std", "false", "--ratio", "sequence")
+    metrics = small_run(tmp_path, "--normalise_std", "false", "--ratio", "sequence", "--average", "sequence")
     logged = (tmp_path / "logged").read_text().splitlines()
-    assert len(metrics) == len(logged) == 2 and "'solver/reward'" in logged[1]
+    assert len(metrics) == 2 and len(logged) == 4 and "'eval/mean'" in logged[0] and "'solver/reward'" in logged[2]
 
 
 @pytest.mark.slow

@@ -218,9 +218,9 @@ def test_pages_are_owned_once_and_all_come_back():
             for lane in running:
                 group = scheduler.occupant[lane][0]
                 reach = scheduler.start[lane] + min(scheduler.count[lane] + burst - 1, scheduler.limit[lane])
-                assert scheduler.owned[lane] * page_size > reach
-                for i, page in enumerate(scheduler.block_table[lane, :scheduler.owned[lane]]):
-                    shared = (i + 1) * page_size <= group.prefix
+                assert scheduler.page_count[lane] * page_size > reach
+                for i, page in enumerate(scheduler.block_table[lane, :scheduler.page_count[lane]]):
+                    shared = (i + 1) * page_size <= group.prefix_length
                     assert page != 0 and owners.setdefault(page, (group.prompt, i) if shared else lane) == (
                         (group.prompt, i) if shared else lane)
             rows = [scheduler.occupant[lane][1].index for lane in running]
