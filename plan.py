@@ -8,11 +8,11 @@ other options are those of rzero.py."""
 
 import os
 import sys
+import timeit
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch.utils.benchmark import Timer
 
 from common import Parser, compute_dtype, free_memory, parse_settings, this_device
 from kernels.logprob import chunk_tokens
@@ -36,19 +36,20 @@ class Machine:
 def matmul_rate(device, dtype, size=1024):
     """FLOP/s of the product of two square matrices: what the device can do at most."""
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in "ab")
-    return 2 * size**3 / quickest("a @ b", a=a, b=b)
+    return 2 * size**3 / quickest(lambda: a @ b, device)
 
 
 def copy_rate(device, numbers=2**26):
     """Bytes read and written per second by a copy within the device's memory."""
     source = torch.zeros(numbers, device=device)
-    return 2 * source.nbytes / quickest("b.copy_(a)", a=source, b=torch.empty_like(source))
+    target = torch.empty_like(source)
+    return 2 * source.nbytes / quickest(lambda: target.copy_(source), device)
 
 
-def quickest(statement, **names):
-    """Seconds of a statement in the quickest of several rounds."""
-    timer = Timer(statement, globals=names, num_threads=torch.get_num_threads())
-    return min(timer.blocked_autorange(min_run_time=0.3).times)
+def quickest(call, device, rounds=9):
+    """Seconds of a call in the quickest of `rounds`, each of 4 calls."""
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    return min(timeit.repeat(lambda: (call(), wait()), number=4, repeat=rounds)) / 4
 
 
 def training_memory(config, cfg, tokens, devices, dtype, sharded):
