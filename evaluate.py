@@ -29,19 +29,8 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 from answers import compared_as_written
-from common import (
-    Parser,
-    barrier,
-    compute_dtype,
-    rank_and_world,
-    read_json,
-    read_lines,
-    start_processes,
-    this_device,
-    write_lines,
-)
+from common import Parser, barrier, rank_and_world, read_json, read_lines, start_processes, write_lines
 from folder import claim, columns, percent, refuse_other
-from model import Tokenizer, load
 from sample import Sampler
 from tasks import load_task
 from tasks.benchmarks import BENCHMARKS, GROUPS, OWN, PAPER, ByValue, benchmark_files, grader, read_questions
@@ -337,8 +326,7 @@ def answer_all(args, folder):
             raise ValueError(f"{folder} holds a {name}.jsonl that was not made by this program; choose another --out")
         held = settings | settings["benchmarks"].setdefault(name, asked)  # what is asked joins what is there
         refuse_other(folder, run | asked, held, what=f"answers of {name}")
-    device = this_device()
-    sampler = Sampler(load(args.model, device, compute_dtype(device)), Tokenizer(args.model), args.max_rows, args.kv_gb)
+    sampler = Sampler.load(args.model, max_rows=args.max_rows, kv_gb=args.kv_gb)
     if rank_and_world()[0] == 0:
         claim(folder, settings, free=("benchmarks",), file="settings.json")
     for name, (task, questions, asked) in benchmarks.items():

@@ -150,8 +150,7 @@ def plan(cfg, machine):
         print(f"{value / 1e9:10.3f}  {name}")
     longest = longest_row(cfg)
     rows = parts["key/value pages"] / PagedCache.bytes_of_page(config, 1, machine.dtype)
-    print(f"\nThe pages hold {rows / 1000:,.0f} rows of 1,000 tokens, {rows / longest:,.0f} of the longest "
-          f"({longest:,}).")
+    print(f"\nThe pages hold {rows / 1000:,.0f} rows of 1,000 tokens, or {rows / longest:,.0f} of {longest:,}.")
     if machine.tflops and machine.tb_s:
         tokens, sampling, updates = iteration_hours(cfg, config, machine, parts["key/value pages"])
         print(f"An iteration draws {tokens / 1e6:,.1f} million tokens, the mean completion taken as {100 * MEAN:.0f} % "

@@ -16,11 +16,11 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from common import barrier, compute_dtype, rank_and_world, read_lines, this_device
+from common import barrier, rank_and_world, read_lines
 from evaluate import held_out
 from folder import RunFolder, claim, percent
 from grpo import Rollout, Trainer, copy_weights, group_advantages
-from model import Tokenizer, load, resolve, save
+from model import load, resolve, save
 from sample import Sampler
 from tasks import load_task
 from tasks.benchmarks import read_questions
@@ -45,16 +45,15 @@ class Run:
     def __init__(self, cfg):
         """Checks all that can be checked before any work. Raises OSError or ValueError, in one line, for bad input."""
         cfg.check()
-        self.cfg, self.task, self.device = cfg, load_task(cfg.task), this_device()
+        self.cfg, self.task = cfg, load_task(cfg.task)
         self.truth = getattr(self.task, "truth", None)
         if cfg.labels == "truth" and self.truth is None:
             raise ValueError(f"--labels truth needs a task whose answers can be computed, which {cfg.task} is not")
         self.heldout = read_questions(cfg.heldout) if cfg.heldout else []
         base = resolve(cfg.model)
-        self.tokenizer = Tokenizer(base)
+        self.sampler = Sampler.load(base, max_rows=cfg.max_rows, kv_gb=cfg.kv_gb or None)
+        self.tokenizer = self.sampler.tokenizer
         self.challenger_prompt_ids = self.tokenizer.chat(*self.task.challenger_prompt)
-        model = load(base, self.device, compute_dtype(self.device))
-        self.sampler = Sampler(model, self.tokenizer, cfg.max_rows, cfg.kv_gb or None)
         self.folder = RunFolder(cfg.out, base)
         self.rank, _ = rank_and_world()
         if self.rank == 0:
@@ -86,7 +85,7 @@ class Run:
         """The steps of a phase that are still to be made, one `Step` at a time. The role starts from its last weights,
         or from the phase's last checkpoint; after the last step its weights are saved."""
         cfg, checkpoints = self.cfg, self.folder.part(f"{role}.steps", iteration)
-        trainer = Trainer(self.weights(role, iteration - 1), cfg, lr, self.device)
+        trainer = Trainer(self.weights(role, iteration - 1), cfg, lr, self.sampler.device)
         done = trainer.load_checkpoint(checkpoints)
         self.folder.rewind(role, iteration, done)
         bar = tqdm(range(done, steps), initial=done, total=steps, desc=f"iteration {iteration}, {role}", unit=" steps",
@@ -199,12 +198,12 @@ class Step:
 
     def cost(self):
         """What the step took: seconds, those in the sampler, tokens, peak memory; each the maximum over processes."""
-        if self.run.device.type == "cuda":
+        if self.run.sampler.device.type == "cuda":
             peak = torch.cuda.max_memory_allocated()
         else:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         own = {"seconds": time.perf_counter() - self.start, **self.run.spent, "peak_memory_gb": peak / 1e9}
-        largest = torch.tensor(list(own.values()), dtype=torch.float64, device=self.run.device)
+        largest = torch.tensor(list(own.values()), dtype=torch.float64, device=self.run.sampler.device)
         if dist.is_initialized():
             dist.all_reduce(largest, dist.ReduceOp.MAX)
         largest = dict(zip(own, largest.tolist()))

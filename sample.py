@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from common import compute_dtype, free_memory, rank_and_world
+from common import compute_dtype, free_memory, rank_and_world, this_device
 from kernels.draw import draw
 from model import Tokenizer, load
 from pages import NULL_PAGE, PagedCache, Scheduler, group_rows, prompt_key, shard
@@ -79,6 +79,12 @@ class Sampler:
         self.burst = 8 if self.use_graphs else 1  # decode steps between two syncs; in a sync the GPU is idle
         if self.use_graphs:
             compile_blocks(model)
+
+    @classmethod
+    def load(cls, path, **settings):
+        """The sampler of a model folder or Hub id, on this process's device. settings: those of `__init__`."""
+        device = this_device()
+        return cls(load(path, device, compute_dtype(device)), Tokenizer(path), **settings)
 
     @torch.inference_mode()  # a tenth faster than no_grad on the CPU
     def generate(self, prompts, n=1, max_tokens=256, temperature=1.0, top_p=1.0, top_k=0, seed=0, progress=None,
@@ -317,13 +323,11 @@ def main():
                                  ("top_k", 0, "0 keeps all"), ("seed", 0, "of the draws")):
         parser.add_argument(f"--{name}", type=type(default), default=default, help=f"{about} (default {default})")
     args = parser.parse_args()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        tokenizer = Tokenizer(args.model)
-        sampler = Sampler(load(args.model, device, compute_dtype(device)), tokenizer, kv_gb=args.kv_gb)
-        completions = sampler.generate(
-            [tokenizer.chat(args.system, args.prompt)], args.n, args.max_tokens, args.temperature, args.top_p,
-            args.top_k, args.seed, watch=Stream(tokenizer, args.n).watch)[0]
+        sampler = Sampler.load(args.model, kv_gb=args.kv_gb)
+        prompt, stream = sampler.tokenizer.chat(args.system, args.prompt), Stream(sampler.tokenizer, args.n)
+        completions, = sampler.generate([prompt], args.n, args.max_tokens, args.temperature, args.top_p, args.top_k,
+                                        args.seed, watch=stream.watch)
     except (OSError, ValueError, FloatingPointError) as error:
         sys.exit(f"sample.py: {error}")
     except KeyboardInterrupt:
