@@ -7,49 +7,41 @@ LONGEST_READ = 2000  # characters of an answer that is read as mathematics; long
 
 GREEK = ("alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi "
          "omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega").split()
-SIGNS = r"""−- –- —- ‐- ‑- ÷/ ∕/ ⁄/ ％% ′' ’' “" ”" ×\times ⋅\cdot ·\cdot ∙\cdot ≤\le ⩽\le ≥\ge ⩾\ge ≠\ne ≈\approx ±\pm
-    ∓\mp ∪\cup ∩\cap ∈\in ∅\emptyset ∞\infty π\pi √\sqrt ∛\sqrt[3] °^\circ º^\circ ℝ\mathbb{R} ½\frac12 ⅓\frac13 ⅔\frac23
+SIGNS = r"""−- –- —- ‐- ‑- ÷/ ∕/ ⁄/ ％% ′' ’' “" ”" ×\times ⋅\cdot ·\cdot ∙\cdot ≤\le ⩽\le ≥\ge ⩾\ge ≠\ne ≈\approx
+    ∪\cup ∩\cap ∈\in ∅\emptyset ∞\infty π\pi √\sqrt ∛\sqrt[3] °^\circ º^\circ ℝ\mathbb{R} ½\frac12 ⅓\frac13 ⅔\frac23
     ¼\frac14 ¾\frac34 ⟨\langle ⟩\rangle ⌊\lfloor ⌋\rfloor ⌈\lceil ⌉\rceil""".split()  # each with what it means
 UNICODE = str.maketrans(
     {sign: rf"\{name} " for sign, name in zip("αβγδεζηθικλμνξρστυφχψωΓΔΘΛΞΣΦΨΩ", GREEK, strict=True)}
     | {sign[0]: sign[1:] + " " * (sign[1] == "\\") for sign in SIGNS}
     | dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ₀₁₂₃₄₅₆₇₈₉", "0123456789+-n0123456789", strict=True)))
 
-TEXT = r"(?:text(?:bf|it|rm|sf|normal)?|math(?:rm|bf|it|sf)|mbox|operatorname|emph|boldsymbol|bm)\*?"
+TEXT = r"(?:text(?:bf|it|rm|sf|normal)?|math(?:rm|it|sf)|mbox|emph)"
 UNWRAP = re.compile(rf"\\{TEXT} ?\{{([^{{}}]*)\}}")
 THOUSANDS = re.compile(r"(?<![0-9.,])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9,])")
 PLAIN_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)")
 LOOSE_SPACE = re.compile(r"(?<![0-9A-Za-z]) | (?![0-9A-Za-z])|(?<=[A-Za-z]) (?=[0-9])|(?<=[0-9]) (?=[A-Za-z])")
-NOT_BEHIND = r"(?<![0-9.,}\]\^_A-Za-z])"  # where a mixed number may start
-
-
-def mixed(found):
-    r"""1\frac{2}{3} and 1 2/3 as (1+2/3); 2\frac{3}{2} stays, for it is a product."""
-    whole, top, bottom = found.groups()
-    return f"({whole}+{top}/{bottom})" if 0 < int(top) < int(bottom) else found[0]
-
 
 # (what the text must contain, pattern, replacement), in this order. (?![A-Za-z]) ends a command, so \leftarrow stays
 SUBSTITUTIONS = [(needed, re.compile(pattern), by) for needed, pattern, by in [
     (",", r"(?<![0-9.])[1-9][0-9]{0,2}(?:(?: ?\{ ?, ?\}|,\\!) ?[0-9]{3})+(?![0-9])",  # 1{,}234
      lambda found: re.sub("[^0-9]", "", found[0])),
-    (r"\!", r"\\!", ""), (r"\,", r"\\,", " "), ("{,}", r"\{,\}", ","),
+    (".", r"(?<![0-9])\.(?=[0-9])", "0."), (r"\!", r"\\!", ""), (r"\,", r"\\,", " "), ("{,}", r"\{,\}", ","),
     ("", r"\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|limits|quad|qquad|space|bf|rm|small|large|Large"
      r"|underline)(?![A-Za-z])\.?|\\[;:> ()\[\]]|~|(?<!\\)\$|\\(?:hspace\*?|v?phantom|label|color) ?\{[^{}]*\}", " "),
-    ("\\", r"\\(?:[dtc])(frac|binom)(?![A-Za-z])", r"\\\1"),
+    ("\\", r"\\[dtc](frac|binom)(?![A-Za-z])", r"\\\1"),
+    ("\\", r"\\(?:mathbf|boldsymbol|bm|operatorname) ?\{([^{}]*)\}|\\mathrm ?\{([eid])\}", r" \1\2"),
     ("", r"\^ ?(?:\\circ(?![A-Za-z])|\{ ?\\circ ?\})|\\degree(?![A-Za-z])", "°"),
     ("nswer", r"(?i)^ *(?:\\text[a-z]* ?\{ ?)?(?:the )?(?:final )?answer(?: is|:)+ ?\}? ?(?=[^} ])", ""),
-    ("_", r"\(([0-9]+)\) ?_", r"\1_"),  # (101)_2
-    ("10", r"(?<![0-9.\^_A-Za-z])([0-9.]+) ?(?:\\times|\\cdot|\*) ?10 ?\^ ?"
-     r"(?:\{ ?([+-]?[0-9]{1,5}) ?\}|([+-]?[0-9]{1,5})(?![0-9]))", r"\1e\2\3"),
     ("", r"(\\\$|[€£¥₹]) ?([0-9]+(?:[.,][0-9]+)*(?:e[0-9]+)?)", r"\2\1"),
-    ("begin", r"\\begin ?\{(?:[a-zA-Z]*matrix|array)\}(?: ?\{[lcr| ]*\})?", r"\\matrix "),
-    ("end", r"(?:\\cr *)?\\end ?\{(?:[a-zA-Z]*matrix|array)\}", r"\\end "),
-    ("frac", r"\\frac ?(?:([0-9])|\{ ?([0-9]+) ?\}) ?(?:([0-9])|\{ ?([0-9]+) ?\})", r"\\frac{\1\2}{\3\4}"),
-    ("frac", NOT_BEHIND + r"([0-9]+) ?\\frac\{([0-9]+)\}\{([0-9]+)\}", mixed),
-    ("/", NOT_BEHIND + r"(?<![0-9] )([0-9]+) ([0-9]+) ?/ ?([0-9]+)", mixed),
+    ("begin", r"\\begin ?\{(?:[a-zA-Z]*matrix|array)\}(?: ?\{[lcr| ]*\})?", "(("),  # the tuple of its rows
+    ("end", r"(?:\),\( *)?\\end ?\{(?:[a-zA-Z]*matrix|array)\}", "))"),
+    ("", r"\\(frac|binom) ?(?:([0-9])|\{ ?([0-9]+) ?\}) ?(?:([0-9])|\{ ?([0-9]+) ?\})", r"\\\1{\2\3}{\4\5}"),
+    ("/", r"(?<![0-9.,}\]\^_A-Za-z])(?<![0-9] )([0-9]+) ([0-9]+) ?/ ?([0-9]+)", r"\1\\frac{\2}{\3}"),
+    ("frac", r"(?<![0-9.,}\]\^_A-Za-z])([0-9]+) ?\\frac\{([0-9]+)\}\{([0-9]+)\}",  # but 2\frac{3}{2} is a product
+     lambda found: f"({found[1]}+{found[2]}/{found[3]})" if int(found[2]) < int(found[3]) else found[0]),
     (".", r"(?<![0-9])([0-9]+\.([0-9]*)) ?\\(?:overline|bar) ?\{ ?([0-9]+) ?\}",  # 0.1\overline{6} as (0.1+6/90)
      lambda found: f"({found[1]}+{found[3]}/{'9' * len(found[3])}{'0' * len(found[2])})"),
+    ("m", r"\\(?:pm|mp)(?![A-Za-z])", lambda found: "±" if found[0] == r"\pm" else "∓"),
     ("|", r"\|([^|]*)\|", r"\\lvert \1\\rvert "),
 ]]
 
@@ -60,12 +52,9 @@ def clean(text):
     text = re.sub("[\0\xad\ufeff\u200b-\u200f\u202a-\u202e\u2060-\u2069]", "", " ".join(text.split()))
     text = re.sub("([⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+)|([₀₁₂₃₄₅₆₇₈₉]+)", lambda run: ("^{" if run[1] else "_{") + run[0] + "}", text)
     text = text.translate(UNICODE)
-    # A doubled backslash ends a row of a matrix, and becomes \cr there; elsewhere it was escaped twice
-    if r"\\begin" in text or r"\\\\" in text:
-        text = text.replace(r"\\", "\\")
     if r"\begin" not in text and text.count("=") > 1:
         text = re.sub(r"\\\\(?=\s)|\\q?quad(?![A-Za-z])", ", ", text)  # x = 1 \quad y = 2
-    text = text.replace(r"\\", r"\cr " if r"\begin" in text else "\\")
+    text = text.replace(r"\\", "),(" if r"\begin" in text else "\\")  # the end of a row, or escaped twice
     for needed, pattern, by in SUBSTITUTIONS:
         if needed in text:
             text = pattern.sub(by, text)
@@ -87,8 +76,7 @@ def written_form(text):
         text = "".join(text.split()).replace("$", "").removeprefix(r"\(").removesuffix(r"\)")
     else:
         text = as_written(clean(text))
-    if text[:1].isdigit() and "," in text and THOUSANDS.fullmatch(text):
-        text = text.replace(",", "")
+    text = text.replace(",", "") if THOUSANDS.fullmatch(text) else text
     if PLAIN_NUMBER.fullmatch(text):
         text = f"{Decimal(text):f}"
         text = text.rstrip("0").rstrip(".") if "." in text else text

@@ -12,32 +12,31 @@ MOST_TOKENS = 400
 FUNCTIONS = {name: name.replace("arc", "a") for name in (  # what mpmath calls them
     "sin cos tan cot sec csc sinh cosh tanh arcsin arccos arctan arccot arcsec arccsc exp log").split()} | {"ln": "log"}
 SYMBOLS = [*GREEK, *("varepsilon vartheta varphi ell hbar nabla partial angle triangle cdots ldots dots").split()]
-ACCENTS = "overline bar vec hat tilde dot ddot mathcal mathbb mathfrak".split()
+ACCENTS = "bar vec hat tilde dot ddot mathcal mathbb mathfrak".split()
 RELATIONS = ["=", "<", ">", "≤", "≥", "≠", "∈"]
 # Tokens with one meaning are one token. Names of functions and Greek letters need no backslash
 ALIASES = {alias: token for token, aliases in {
     "=": r"\approx \equiv \simeq := ==", "<": r"\lt", ">": r"\gt", "≤": r"\le \leq \leqslant <=",
-    "≥": r"\ge \geq \geqslant >=", "≠": r"\ne \neq !=", "∈": r"\in", ",": "; & and or And Or", "^": "**", "/": r"\div",
+    "≥": r"\ge \geq \geqslant >=", "≠": r"\ne \neq !=", "∈": r"\in", ",": "; & and or And Or", " dollar": r"\$", " euro": "€", " pound": "£", " yen": "¥", " rupee": "₹", "^": "**", "/": r"\div",
     "*": r"\times \cdot \ast", "%": r"\%", "(": r"\langle", ")": r"\rangle", r"\lvert": r"\vert", r"\cup": "union U",
-    r"\infty": "inf infinity oo", r"\emptyset": r"\varnothing"}.items() for alias in aliases.split()} | {
+    r"\infty": "inf infinity oo", r"\bar": r"\overline", r"\emptyset": r"\varnothing"}.items() for alias in aliases.split()} | {
     name: "\\" + name for name in ("pi", "infty", "sqrt", *FUNCTIONS, *SYMBOLS)}
 FACTORS = {"(", "[", "{", r"\{", *("\\" + name for name in (  # what starts one, apart from numbers and letters
-    "lvert lfloor lceil matrix frac binom sqrt pi infty emptyset").split()),
+    "lvert lfloor lceil frac binom sqrt pi infty emptyset").split()),
     *("\\" + name for name in (*FUNCTIONS, *SYMBOLS, *ACCENTS))}
 
 # The names of units; others have their own. Without \text, two or three letters are a unit only if they stand here
 UNITS = {alias: unit for unit, aliases in {
-    "%": "percent pct", "°": "deg degree", "dollar": r"\$ usd", "euro": "€", "pound": "£ lb", "yen": "¥", "rupee": "₹",
-    "m": "meter metre", "cm": "centimeter", "mm": "millimeter", "km": "kilometer", "in": "inch inche", "ft": "foot feet",
+    "%": "percent pct", "°": "deg degree", "dollar": "usd", "pound": "lb", "m": "meter metre", "cm": "centimeter", "mm": "millimeter", "km": "kilometer", "in": "inch inche", "ft": "foot feet",
     "yd": "yard", "mi": "mile", "g": "gram", "kg": "kilogram", "mg": "milligram", "l": "liter", "ml": "milliliter",
-    "s": "second sec", "min": "minute", "h": "hour hr", "day": "", "mi / h": "mph", "km / h": "kmh", "rad": "radian",
-    "2": "square sq", "3": "cubic", "/": "per"}.items() for alias in (unit, *aliases.split())}
+    "s": "second sec", "min": "minute", "h": "hour hr", "day": "", "h mi": "mph", "h km": "kmh", "rad": "radian",
+    "2": "square sq", "3": "cubic"}.items() for alias in (unit, *aliases.split())}
 
 TOKEN = re.compile(
-    rf"\s+|\\(?P<text>{TEXT}) ?\{{(?P<content>(?:[^{{}}]|\^\{{-?[0-9]\}})*)\}}|\\boxed|(?P<letters>[A-Za-z]+)"
-    r"|(?P<number>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)|(?P<unit>\\\$|[€£¥₹])"
-    r"|(?P<sign>\\(?:[A-Za-z]+|.)|\*\*|<=|>=|!=|==|:=|[!-~°])|(?P<unknown>.)", re.DOTALL)
-UNIT = re.compile(r"[A-Za-z]+(?:\^?-?[0-9])?(?: ?[/ ] ?[A-Za-z]+(?:\^?-?[0-9])?)*")
+    rf"\s+|\\{TEXT} ?\{{(?P<content>(?:[^{{}}]|\^\{{-?[0-9]\}})*)\}}|\\boxed|(?P<letters>[A-Za-z]+)"
+    r"|(?P<number>[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,4}(?![0-9]))?)"
+    r"|(?P<sign>\\(?:[A-Za-z]+|.)|\*\*|<=|>=|!=|==|:=|[!-~°€£¥₹])|(?P<unknown>.)", re.DOTALL)
+UNIT = re.compile(r"[A-Za-z]+(?:\^?\{?-?[0-9]\}?)?(?: ?[/ ] ?[A-Za-z]+(?:\^?\{?-?[0-9]\}?)?)*")
 WORDS = re.compile(r"[A-Za-z][A-Za-z'\". -]*")
 
 
@@ -49,19 +48,19 @@ def tokens_of(text):
     for token in TOKEN.finditer(text):
         kind, string = token.lastgroup, token[0]
         if kind == "content":
-            content = re.sub(r"\{(-?[0-9])\}", r"\1", token["content"]).strip(" ~.")
-            if not WORDS.fullmatch(content) and not (tokens and UNIT.fullmatch(content)):
-                tokens += tokens_of(content)
-            elif len(content) == 1 and (content in "eid" or token["text"] in ("mathbf", "boldsymbol", "operatorname")):
-                tokens.append(content)
+            content = token["content"].strip(" ~.")
+            if WORDS.fullmatch(content) or tokens and UNIT.fullmatch(content):
+                tokens += [ALIASES.get(run, " " + run) for run in re.findall("[A-Za-z]+|-?[0-9]", content)]
             else:
-                tokens += [ALIASES.get(run, run if run == "/" else " " + run.strip("^"))
-                           for run in re.findall(r"[A-Za-z]+|\^?-?[0-9]|/", content)]
-        elif kind == "letters":
-            tokens += letter_tokens(string, first=not tokens)
+                tokens += tokens_of(content)
+        elif string in ALIASES and (string != "U" or tokens):
+            tokens.append(ALIASES[string])
+        elif kind == "letters" and string[-1] == "x" and string[:-1] in ALIASES:  # sinx
+            tokens += ALIASES[string[:-1]], "x"
+        elif kind == "letters" and (len(string) > 3 or len(string) > 1 and tokens and string.lower() in UNITS):
+            tokens.append(" " + string)
         elif kind:
-            tokens.append({"number": "0" * (string[0] == ".") + string, "unit": " " + string}.get(
-                kind, ALIASES.get(string, string)))
+            tokens += string if kind == "letters" else [string]  # a product of variables
         if len(tokens) > MOST_TOKENS or kind == "unknown":
             raise Unreadable
     return [token for i, token in enumerate(tokens) if token != "," or tokens[i - 1:i] != [","]]  # 1, 2, and 3
@@ -73,13 +72,3 @@ def phrases_of(text):
     longer = [word for word in words if len(word) > 1 and not {word, word.removesuffix("x")} & {*ALIASES}]
     prose = len(longer) > 1 or any(len(word) > 3 for word in longer)
     return re.split(" (?:and|or) ", " ".join(words)) if prose else []
-
-
-def letter_tokens(run, first):
-    """A run of letters: a function, `and`, a unit (not as the first of all), a word, or a product of variables."""
-    if run in ALIASES and (run != "U" or not first):
-        return [ALIASES[run]]
-    if run[-1] == "x" and run[:-1] in ALIASES:  # sinx
-        return [ALIASES[run[:-1]], "x"]
-    word = len(run) > 3 or len(run) > 1 and not first and run.lower() in UNITS
-    return [" " + run] if word else [*run]
