@@ -23,8 +23,7 @@ LOOSE_SPACE = re.compile(r"(?<![0-9A-Za-z]) | (?![0-9A-Za-z])|(?<=[A-Za-z]) (?=[
 
 # (what the text must contain, pattern, replacement), in this order. (?![A-Za-z]) ends a command, so \leftarrow stays
 SUBSTITUTIONS = [(needed, re.compile(pattern), by) for needed, pattern, by in [
-    (",", r"(?<![0-9.])[1-9][0-9]{0,2}(?:(?: ?\{ ?, ?\}|,\\!) ?[0-9]{3})+(?![0-9])",  # 1{,}234
-     lambda found: re.sub("[^0-9]", "", found[0])),
+    (",", r"(?:(?<=[1-9])|(?<=[0-9]{2}))(?: ?\{ ?, ?\}|,\\!) ?(?=[0-9]{3}(?![0-9]))", ""),  # 1{,}234, not 0{,}125
     (".", r"(?<![0-9])\.(?=[0-9])", "0."), (r"\!", r"\\!", ""), (r"\,", r"\\,", " "), ("{,}", r"\{,\}", ","),
     ("", r"\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|limits|quad|qquad|space|bf|rm|small|large|Large"
      r"|underline)(?![A-Za-z])\.?|\\[;:> ()\[\]]|~|(?<!\\)\$|\\(?:hspace\*?|v?phantom|label|color) ?\{[^{}]*\}", " "),

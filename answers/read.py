@@ -9,10 +9,9 @@ from .items import (INFINITY, MARKS, MINUS_INFINITY, Group, Quantity, Relation, 
                     quotient)
 from .tokens import ACCENTS, FACTORS, FUNCTIONS, RELATIONS, SYMBOLS, UNITS, tokens_of
 
-DEEPEST = 40  # brackets, roots, ... within one another
-CONSTANTS = {r"\pi": "π", r"\infty": "∞", r"\emptyset": Group("set", [])}
-REALS = Group("tuple", [MINUS_INFINITY, INFINITY])
-MOST_POSTFIXES = 6  # powers, factorials and percent signs in a row
+DEEPEST, MOST_POSTFIXES = 40, 6  # brackets, roots, ... within one another; powers, factorials, ... in a row
+CONSTANTS = {r"\pi": "π", r"\infty": "∞", r"\emptyset": Group("set", []),
+             r"\mathbb R": Group("tuple", [MINUS_INFINITY, INFINITY])}
 DECIMAL_COMMA = re.compile(r"[+-]?(?:0,[0-9]+|[0-9]+,(?:[0-9]{2}|[0-9]{4,}))")  # 1,2 is a list, and 1,234 is a number
 
 
@@ -46,14 +45,14 @@ def read(cleaned):
     try:
         reader = Reader(tokens_of(cleaned))
         reader.take("=")
-        items = reader.items()
+        items, _ = reader.many(reader.statement, ",")
     except (Unreadable, ValueError):  # ValueError: int("2", 99)
         return as_written(cleaned)
     return as_written(cleaned) if reader.token else items[0] if len(items) == 1 else Group("list", items)
 
 
 class Reader:
-    """Reads a list of tokens, one method for each level of the grammar: items, statement, side, quantity, expression,
+    """Reads a list of tokens, one method for each level of the grammar: statement, side, quantity, expression,
     factor, atom. The last three give trees, or a Group that stands alone. Raises Unreadable or ValueError."""
 
     def __init__(self, tokens):
@@ -78,9 +77,6 @@ class Reader:
             parts.append(read())
         return parts, between
 
-    def items(self):
-        return self.many(self.statement, ",")[0]
-
     def statement(self):
         sides, signs = self.many(self.side, *RELATIONS)
         if {*signs} <= {">", "≥"}:
@@ -99,8 +95,9 @@ class Reader:
 
     def quantity(self):
         """A value and its unit, or words."""
-        start, names = self.at, []
-        tree = None if self.token[:1] == " " and len(self.token) > 2 else self.expression()
+        start, names, following = self.at, [], self.tokens[self.at + 1]
+        says_words = self.token[:1] == " " and (len(self.token) > 2 or following[:1] == " ")
+        tree = None if says_words else self.expression()
         if self.take(":"):
             tree = quotient(as_tree(tree), as_tree(self.expression()))
         if isinstance(tree, Group):
@@ -118,7 +115,7 @@ class Reader:
         return Quantity(tree, "" if unit in (*MARKS, "rad") else unit, word, exact)
 
     def expression(self, level=0):
-        """A sum (level 0), a product (1), what a function without brackets applies to (2), or a factor with a sign (3)."""
+        """A sum (level 0), a product (1), what a function without brackets applies to (2), or a factor (3)."""
         minus = False
         while sign := self.take("+", "-"):
             minus ^= sign == "-"
@@ -184,8 +181,8 @@ class Reader:
             inner, = self.enclosed("\\r" + name[1:])
             tree = ("abs" if name == "lvert" else name[1:], as_tree(inner))
         elif name in ACCENTS:
-            name = f"{name} {self.raw()}"
-            tree = REALS if name == "mathbb R" else self.variable(name)
+            name = f"{token} {self.raw()}"
+            tree = CONSTANTS.get(name) or self.variable(name)
         else:
             raise Unreadable
         self.depth -= 1
@@ -193,7 +190,7 @@ class Reader:
 
     def enclosed(self, *closers):
         """The items up to a closer."""
-        items = [] if self.token in closers else self.items()
+        items = [] if self.token in closers else self.many(self.statement, ",")[0]
         if not self.take(*closers):
             raise Unreadable
         return items
@@ -205,14 +202,11 @@ class Reader:
             return Group("list" if ends == "{}" else "set", items)
         if not items or ends not in ("()", "[]", "(]", "[)", "{}"):
             raise Unreadable
-        ends = "()" if ends == "{}" else ends
-        if len(items) == 1 and ends in ("()", "[]"):
-            item, = items
-            if isinstance(item, Group) and item.kind == "tuple" and item.ends == "()":
-                return item
-            if isinstance(item, Quantity) and not item.unit:
-                return item.tree
-        return Group("tuple", items, ends)
+        ends = ends.replace("{}", "()")
+        item = items[0] if len(items) == 1 and ends in ("()", "[]") else None
+        if isinstance(item, Group) and item.kind == "tuple" and item.ends == "()":
+            return item
+        return item.tree if isinstance(item, Quantity) and not item.unit else Group("tuple", items, ends)
 
     def variable(self, name):
         """Its name with index and primes. f(x) is a variable as well."""

@@ -17,20 +17,21 @@ RELATIONS = ["=", "<", ">", "≤", "≥", "≠", "∈"]
 # Tokens with one meaning are one token. Names of functions and Greek letters need no backslash
 ALIASES = {alias: token for token, aliases in {
     "=": r"\approx \equiv \simeq := ==", "<": r"\lt", ">": r"\gt", "≤": r"\le \leq \leqslant <=",
-    "≥": r"\ge \geq \geqslant >=", "≠": r"\ne \neq !=", "∈": r"\in", ",": "; & and or And Or", " dollar": r"\$", " euro": "€", " pound": "£", " yen": "¥", " rupee": "₹", "^": "**", "/": r"\div",
+    "≥": r"\ge \geq \geqslant >=", "≠": r"\ne \neq !=", "∈": r"\in", ",": "; & and or And Or", "^": "**", "/": r"\div",
     "*": r"\times \cdot \ast", "%": r"\%", "(": r"\langle", ")": r"\rangle", r"\lvert": r"\vert", r"\cup": "union U",
-    r"\infty": "inf infinity oo", r"\bar": r"\overline", r"\emptyset": r"\varnothing"}.items() for alias in aliases.split()} | {
+    r"\infty": "inf infinity oo", r"\bar": r"\overline", r"\emptyset": r"\varnothing", " dollar": r"\$", " euro": "€",
+    " pound": "£", " yen": "¥", " rupee": "₹"}.items() for alias in aliases.split()} | {
     name: "\\" + name for name in ("pi", "infty", "sqrt", *FUNCTIONS, *SYMBOLS)}
 FACTORS = {"(", "[", "{", r"\{", *("\\" + name for name in (  # what starts one, apart from numbers and letters
-    "lvert lfloor lceil frac binom sqrt pi infty emptyset").split()),
-    *("\\" + name for name in (*FUNCTIONS, *SYMBOLS, *ACCENTS))}
+    *FUNCTIONS, *SYMBOLS, *ACCENTS, *"lvert lfloor lceil frac binom sqrt pi infty emptyset".split()))}
 
 # The names of units; others have their own. Without \text, two or three letters are a unit only if they stand here
 UNITS = {alias: unit for unit, aliases in {
-    "%": "percent pct", "°": "deg degree", "dollar": "usd", "pound": "lb", "m": "meter metre", "cm": "centimeter", "mm": "millimeter", "km": "kilometer", "in": "inch inche", "ft": "foot feet",
-    "yd": "yard", "mi": "mile", "g": "gram", "kg": "kilogram", "mg": "milligram", "l": "liter", "ml": "milliliter",
-    "s": "second sec", "min": "minute", "h": "hour hr", "day": "", "h mi": "mph", "h km": "kmh", "rad": "radian",
-    "2": "square sq", "3": "cubic"}.items() for alias in (unit, *aliases.split())}
+    "%": "percent pct", "°": "deg degree", "dollar": "usd", "pound": "lb", "m": "meter metre", "cm": "centimeter",
+    "mm": "millimeter", "km": "kilometer", "in": "inch inche", "ft": "foot feet", "yd": "yard", "mi": "mile", "g": "gram",
+    "kg": "kilogram", "mg": "milligram", "l": "liter", "ml": "milliliter", "s": "second sec", "min": "minute",
+    "h": "hour hr", "day": "", "h mi": "mph", "h km": "kmh", "rad": "radian", "2": "square sq", "3": "cubic",
+}.items() for alias in (unit, *aliases.split())}
 
 TOKEN = re.compile(
     rf"\s+|\\{TEXT} ?\{{(?P<content>(?:[^{{}}]|\^\{{-?[0-9]\}})*)\}}|\\boxed|(?P<letters>[A-Za-z]+)"
@@ -42,8 +43,10 @@ WORDS = re.compile(r"[A-Za-z][A-Za-z'\". -]*")
 
 def tokens_of(text):
     """The tokens of a text. Raises Unreadable if they are too many, or a character is unknown."""
-    if phrases := phrases_of(UNWRAP.sub(r"\1", text).lower()):
-        return [token for phrase in phrases for token in (",", " " + phrase)][1:]
+    words = re.findall("[a-z]+", prose.lower()) if WORDS.fullmatch(prose := UNWRAP.sub(r"\1", text)) else []
+    longer = [word for word in words if len(word) > 1 and not {word, word.removesuffix("x")} & {*ALIASES}]
+    if len(longer) > 1 or any(len(word) > 3 for word in longer):  # a phrase, no formula
+        return ["," if word in ("and", "or") else " " + word for word in words]
     tokens = []
     for token in TOKEN.finditer(text):
         kind, string = token.lastgroup, token[0]
@@ -64,11 +67,3 @@ def tokens_of(text):
         if len(tokens) > MOST_TOKENS or kind == "unknown":
             raise Unreadable
     return [token for i, token in enumerate(tokens) if token != "," or tokens[i - 1:i] != [","]]  # 1, 2, and 3
-
-
-def phrases_of(text):
-    """The parts of a text of words, split at `and` and `or`; none if it may be a formula."""
-    words = re.findall("[a-z]+", text) if WORDS.fullmatch(text) else []
-    longer = [word for word in words if len(word) > 1 and not {word, word.removesuffix("x")} & {*ALIASES}]
-    prose = len(longer) > 1 or any(len(word) > 3 for word in longer)
-    return re.split(" (?:and|or) ", " ".join(words)) if prose else []
