@@ -1,7 +1,6 @@
 r"""Takes off what does not change the value of an answer: $, \left, \dfrac, thin spaces, unicode signs, **bold**."""
 
 import re
-from decimal import Decimal
 
 LONGEST_READ = 2000  # characters of an answer that is read as mathematics; longer ones are compared as they are written
 
@@ -18,21 +17,22 @@ UNICODE = str.maketrans(
 TEXT = r"(?:text(?:bf|it|rm|sf|normal)?|math(?:rm|it|sf)|mbox|emph)"
 UNWRAP = re.compile(rf"\\{TEXT} ?\{{([^{{}}]*)\}}")
 THOUSANDS = re.compile(r"(?<![0-9.,])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9,])")
-PLAIN_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)")
 LOOSE_SPACE = re.compile(r"(?<![0-9A-Za-z]) | (?![0-9A-Za-z])|(?<=[A-Za-z]) (?=[0-9])|(?<=[0-9]) (?=[A-Za-z])")
 
 # (what the text must contain, pattern, replacement), in this order. (?![A-Za-z]) ends a command, so \leftarrow stays
 SUBSTITUTIONS = [(needed, re.compile(pattern), by) for needed, pattern, by in [
     (",", r"(?:(?<=[1-9])|(?<=[0-9]{2}))(?: ?\{ ?, ?\}|,\\!) ?(?=[0-9]{3}(?![0-9]))", ""),  # 1{,}234, not 0{,}125
     (".", r"(?<![0-9])\.(?=[0-9])", "0."), (r"\!", r"\\!", ""), (r"\,", r"\\,", " "), ("{,}", r"\{,\}", ","),
-    ("", r"\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|limits|quad|qquad|space|bf|rm|small|large|Large"
-     r"|underline)(?![A-Za-z])\.?|\\[;:> ()\[\]]|~|(?<!\\)\$|\\(?:hspace\*?|v?phantom|label|color) ?\{[^{}]*\}", " "),
+    ("", r"\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|limits|q?quad|space|bf|rm|small|[lL]arge"
+     r"|underline)(?![A-Za-z])\.?|\\[;:> ()\[\]]|~|(?<!\\)\$|\\(?:[hv]space|color) ?\{[^{}]*\}|\bnp\.", " "),
     ("\\", r"\\[dtc](frac|binom)(?![A-Za-z])", r"\\\1"),
     ("\\", r"\\(?:mathbf|boldsymbol|bm|operatorname) ?\{([^{}]*)\}|\\mathrm ?\{([eid])\}", r" \1\2"),
     ("", r"\^ ?(?:\\circ(?![A-Za-z])|\{ ?\\circ ?\})|\\degree(?![A-Za-z])", "°"),
+    ("prime", r"\^ ?(?:\\prime(?![A-Za-z])|\{ ?\\prime ?\})", "'"),
     ("nswer", r"(?i)^ *(?:\\text[a-z]* ?\{ ?)?(?:the )?(?:final )?answer(?: is|:)+ ?\}? ?(?=[^} ])", ""),
-    ("", r"(\\\$|[€£¥₹]) ?([0-9]+(?:[.,][0-9]+)*(?:e[0-9]+)?)", r"\2\1"),
-    ("begin", r"\\begin ?\{(?:[a-zA-Z]*matrix|array)\}(?: ?\{[lcr| ]*\})?", "(("),  # the tuple of its rows
+    ("10", r"(?<![0-9.^_A-Za-z])([0-9]+\.[0-9]+) ?\\(?:times|cdot) ?10 ?\^ ?\{ ?(-?[0-9]{1,3}) ?\}", r"\1e\2"),
+    ("", r"(\\\$|[€£₹]) ?([0-9]+(?:[.,][0-9]+)*(?:e[0-9]+)?)", r"\2\1"),
+    ("begin", r"\\begin ?\{ ?(?:[a-zA-Z]*matrix|array)\}(?: ?\{[lcr| ]*\})?", "(("),  # the tuple of its rows
     ("end", r"(?:\),\( *)?\\end ?\{(?:[a-zA-Z]*matrix|array)\}", "))"),
     ("", r"\\(frac|binom) ?(?:([0-9])|\{ ?([0-9]+) ?\}) ?(?:([0-9])|\{ ?([0-9]+) ?\})", r"\\\1{\2\3}{\4\5}"),
     ("/", r"(?<![0-9.,}\]\^_A-Za-z])(?<![0-9] )([0-9]+) ([0-9]+) ?/ ?([0-9]+)", r"\1\\frac{\2}{\3}"),
@@ -75,8 +75,8 @@ def written_form(text):
         text = "".join(text.split()).replace("$", "").removeprefix(r"\(").removesuffix(r"\)")
     else:
         text = as_written(clean(text))
-    text = text.replace(",", "") if THOUSANDS.fullmatch(text) else text
-    if PLAIN_NUMBER.fullmatch(text):
-        text = f"{Decimal(text):f}"
-        text = text.rstrip("0").rstrip(".") if "." in text else text
+    text = text.replace(",", "") if "," in text and THOUSANDS.fullmatch(text) else text
+    if re.fullmatch(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)", text):
+        whole, _, decimals = text.lstrip("+-").partition(".")
+        text = "-" * (text[0] == "-") + (f"{whole.lstrip('0')}.{decimals.rstrip('0')}".rstrip(".") or "0")
     return text

@@ -95,9 +95,8 @@ class Reader:
 
     def quantity(self):
         """A value and its unit, or words."""
-        start, names, following = self.at, [], self.tokens[self.at + 1]
-        says_words = self.token[:1] == " " and (len(self.token) > 2 or following[:1] == " ")
-        tree = None if says_words else self.expression()
+        start, names = self.at, []
+        tree = None if self.token[:1] == " " and len(self.token) > 2 else self.expression()
         if self.take(":"):
             tree = quotient(as_tree(tree), as_tree(self.expression()))
         if isinstance(tree, Group):
@@ -122,9 +121,8 @@ class Reader:
         tree = negative(as_tree(self.factor())) if minus else self.factor()
         while True:
             start = self.at
-            if level < 1 and (sign := self.take("+", "-")):
-                term = as_tree(self.expression(1))
-                tree = joined("+", tree, negative(term) if sign == "-" else term)
+            if level < 1 and self.token in ("+", "-"):
+                tree = joined("+", tree, self.expression(1))  # which reads the sign
             elif level < 2 and self.take("*"):
                 tree = joined("*", tree, self.expression(3))
             elif level < 2 and self.take("/"):

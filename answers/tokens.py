@@ -1,7 +1,4 @@
-r"""Cuts a cleaned text into tokens, and says which runs of letters are commands, words or variables.
-
-A token is a string: a number, a letter, a sign, a command such as \frac, or a space and words or a unit.
-"""
+r"""Cuts a text into tokens: numbers, letters, signs, commands such as \frac, words. A word starts with a space."""
 
 import re
 
@@ -16,27 +13,27 @@ ACCENTS = "bar vec hat tilde dot ddot mathcal mathbb mathfrak".split()
 RELATIONS = ["=", "<", ">", "≤", "≥", "≠", "∈"]
 # Tokens with one meaning are one token. Names of functions and Greek letters need no backslash
 ALIASES = {alias: token for token, aliases in {
-    "=": r"\approx \equiv \simeq := ==", "<": r"\lt", ">": r"\gt", "≤": r"\le \leq \leqslant <=",
-    "≥": r"\ge \geq \geqslant >=", "≠": r"\ne \neq !=", "∈": r"\in", ",": "; & and or And Or", "^": "**", "/": r"\div",
-    "*": r"\times \cdot \ast", "%": r"\%", "(": r"\langle", ")": r"\rangle", r"\lvert": r"\vert", r"\cup": "union U",
-    r"\infty": "inf infinity oo", r"\bar": r"\overline", r"\emptyset": r"\varnothing", " dollar": r"\$", " euro": "€",
-    " pound": "£", " yen": "¥", " rupee": "₹"}.items() for alias in aliases.split()} | {
-    name: "\\" + name for name in ("pi", "infty", "sqrt", *FUNCTIONS, *SYMBOLS)}
+    "=": r"\approx \equiv \simeq :=", "<": r"\lt", ">": r"\gt", "≤": r"\le \leq \leqslant <=", "∈": r"\in", "^": "**",
+    "≥": r"\ge \geq \geqslant >=", "≠": r"\ne \neq !=", ",": "; & and or And Or", "*": r"\times \cdot \ast",
+    "/": r"\div", "%": r"\%", "(": r"\langle", ")": r"\rangle", r"\lvert": r"\vert", r"\cup": "union U",
+    r"\infty": "inf infinity oo", r"\bar": r"\overline", r"\emptyset": r"\varnothing", r"\log": r"\lg lg",
+    r"\tan": r"\tg tg", r"\arctan": r"\arctg arctg", " dollar": r"\$", " euro": "€", " pound": "£", " rupee": "₹",
+}.items() for alias in aliases.split()} | {name: "\\" + name for name in ("pi", "infty", "sqrt", *FUNCTIONS, *SYMBOLS)}
 FACTORS = {"(", "[", "{", r"\{", *("\\" + name for name in (  # what starts one, apart from numbers and letters
     *FUNCTIONS, *SYMBOLS, *ACCENTS, *"lvert lfloor lceil frac binom sqrt pi infty emptyset".split()))}
 
 # The names of units; others have their own. Without \text, two or three letters are a unit only if they stand here
 UNITS = {alias: unit for unit, aliases in {
     "%": "percent pct", "°": "deg degree", "dollar": "usd", "pound": "lb", "m": "meter metre", "cm": "centimeter",
-    "mm": "millimeter", "km": "kilometer", "in": "inch inche", "ft": "foot feet", "yd": "yard", "mi": "mile", "g": "gram",
-    "kg": "kilogram", "mg": "milligram", "l": "liter", "ml": "milliliter", "s": "second sec", "min": "minute",
-    "h": "hour hr", "day": "", "h mi": "mph", "h km": "kmh", "rad": "radian", "2": "square sq", "3": "cubic",
+    "mm": "millimeter", "km": "kilometer", "in": "inch inche", "ft": "foot feet", "yd": "yard", "mi": "mile",
+    "g": "gram", "kg": "kilogram", "mg": "milligram", "l": "liter", "ml": "milliliter", "s": "second sec", "day": "",
+    "min": "minute", "h": "hour hr", "h mi": "mph", "h km": "kmh", "rad": "radian", "2": "square sq", "3": "cubic",
 }.items() for alias in (unit, *aliases.split())}
 
 TOKEN = re.compile(
     rf"\s+|\\{TEXT} ?\{{(?P<content>(?:[^{{}}]|\^\{{-?[0-9]\}})*)\}}|\\boxed|(?P<letters>[A-Za-z]+)"
     r"|(?P<number>[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,4}(?![0-9]))?)"
-    r"|(?P<sign>\\(?:[A-Za-z]+|.)|\*\*|<=|>=|!=|==|:=|[!-~°€£¥₹])|(?P<unknown>.)", re.DOTALL)
+    r"|(?P<sign>\\(?:[A-Za-z]+|.)|\*\*|<=|>=|!=|:=|[!-~°€£₹])|(?P<unknown>.)", re.DOTALL)
 UNIT = re.compile(r"[A-Za-z]+(?:\^?\{?-?[0-9]\}?)?(?: ?[/ ] ?[A-Za-z]+(?:\^?\{?-?[0-9]\}?)?)*")
 WORDS = re.compile(r"[A-Za-z][A-Za-z'\". -]*")
 
@@ -46,7 +43,7 @@ def tokens_of(text):
     words = re.findall("[a-z]+", prose.lower()) if WORDS.fullmatch(prose := UNWRAP.sub(r"\1", text)) else []
     longer = [word for word in words if len(word) > 1 and not {word, word.removesuffix("x")} & {*ALIASES}]
     if len(longer) > 1 or any(len(word) > 3 for word in longer):  # a phrase, no formula
-        return ["," if word in ("and", "or") else " " + word for word in words]
+        return [token for part in re.split(" (?:and|or) ", " ".join(words)) for token in (",", " " + part)][1:]
     tokens = []
     for token in TOKEN.finditer(text):
         kind, string = token.lastgroup, token[0]
