@@ -32,7 +32,7 @@ SUBSTITUTIONS = [(needed, re.compile(pattern), by) for needed, pattern, by in [
     ("nswer", r"(?i)^ *(?:\\text[a-z]* ?\{ ?)?(?:the )?(?:final )?answer(?: is|:)+ ?\}? ?(?=[^} ])", ""),
     ("10", r"(?<![0-9.^_A-Za-z])([0-9]+\.[0-9]+) ?\\(?:times|cdot) ?10 ?\^ ?\{ ?(-?[0-9]{1,3}) ?\}", r"\1e\2"),
     ("", r"(\\\$|[€£₹]) ?([0-9]+(?:[.,][0-9]+)*(?:e[0-9]+)?)", r"\2\1"),
-    ("begin", r"\\begin ?\{ ?(?:[a-zA-Z]*matrix|array)\}(?: ?\{[lcr| ]*\})?", "(("),  # the tuple of its rows
+    ("begin", r"\\begin ?\{ ?(?:[a-zA-Z]*matrix|array)\}(?: ?\{[lcr| ]*\})?", "(("),  # a matrix is a tuple of rows
     ("end", r"(?:\),\( *)?\\end ?\{(?:[a-zA-Z]*matrix|array)\}", "))"),
     ("", r"\\(frac|binom) ?(?:([0-9])|\{ ?([0-9]+) ?\}) ?(?:([0-9])|\{ ?([0-9]+) ?\})", r"\\\1{\2\3}{\4\5}"),
     ("/", r"(?<![0-9.,}\]\^_A-Za-z])(?<![0-9] )([0-9]+) ([0-9]+) ?/ ?([0-9]+)", r"\1\\frac{\2}{\3}"),
@@ -53,7 +53,7 @@ def clean(text):
     text = text.translate(UNICODE)
     if r"\begin" not in text and text.count("=") > 1:
         text = re.sub(r"\\\\(?=\s)|\\q?quad(?![A-Za-z])", ", ", text)  # x = 1 \quad y = 2
-    text = text.replace(r"\\", "),(" if r"\begin" in text else "\\")  # the end of a row, or escaped twice
+    text = text.replace(r"\\", "),(" if r"\begin" in text else "\\")  # ends a row of a matrix, else escaped twice
     for needed, pattern, by in SUBSTITUTIONS:
         if needed in text:
             text = pattern.sub(by, text)

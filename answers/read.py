@@ -1,4 +1,4 @@
-r"""Says what a text may say. Reads its tokens by recursive descent, in linear time."""
+"""Says what the text of an answer may mean. Its tokens are read by recursive descent, in linear time."""
 
 import re
 from fractions import Fraction
@@ -52,11 +52,11 @@ def read(cleaned):
 
 
 class Reader:
-    """Reads a list of tokens, one method for each level of the grammar: statement, side, quantity, expression,
-    factor, atom. The last three give trees, or a Group that stands alone. Raises Unreadable or ValueError."""
+    """Reads a list of tokens. The grammar has a method for each level: statement, side, quantity, expression, factor,
+    atom. The last three return trees, or a Group that stands alone. Raises Unreadable or ValueError."""
 
     def __init__(self, tokens):
-        self.tokens, self.at, self.depth = [*tokens, "", ""], 0, 0
+        self.tokens, self.at, self.depth = [*tokens, "", "", ""], 0, 0  # so that one may look ahead
 
     @property
     def token(self):
@@ -64,13 +64,13 @@ class Reader:
         return self.tokens[self.at]
 
     def take(self, *tokens):
-        """Goes past the next token if it is one of these -> it, or None."""
+        """The next token if it is one of these, and moves past it; else None."""
         found = self.token if self.token in tokens else None
         self.at += found is not None
         return found
 
     def many(self, read, *signs):
-        """What is read once, and again behind each of the signs -> (parts, the signs between them)."""
+        """Reads a part, and another one behind each of the signs -> (parts, the signs between them)."""
         parts, between = [read()], []
         while sign := self.take(*signs):
             between.append(sign)
@@ -114,7 +114,7 @@ class Reader:
         return Quantity(tree, "" if unit in (*MARKS, "rad") else unit, word, exact)
 
     def expression(self, level=0):
-        """A sum (level 0), a product (1), what a function without brackets applies to (2), or a factor (3)."""
+        """A sum (level 0), a product (1), the argument of a function without brackets (2), or a factor (3)."""
         minus = False
         while sign := self.take("+", "-"):
             minus ^= sign == "-"
@@ -122,7 +122,7 @@ class Reader:
         while True:
             start = self.at
             if level < 1 and self.token in ("+", "-"):
-                tree = joined("+", tree, self.expression(1))  # which reads the sign
+                tree = joined("+", tree, self.expression(1))  # the sign belongs to the next term
             elif level < 2 and self.take("*"):
                 tree = joined("*", tree, self.expression(3))
             elif level < 2 and self.take("/"):
@@ -187,7 +187,7 @@ class Reader:
         return tree
 
     def enclosed(self, *closers):
-        """The items up to a closer."""
+        """The items up to a closing bracket, which may be none."""
         items = [] if self.token in closers else self.many(self.statement, ",")[0]
         if not self.take(*closers):
             raise Unreadable
@@ -207,10 +207,11 @@ class Reader:
         return item.tree if isinstance(item, Quantity) and not item.unit else Group("tuple", items, ends)
 
     def variable(self, name):
-        """Its name with index and primes. f(x) is a variable as well."""
+        """Its name with index and primes. f(x), and I(0), which is not I times 0, are variables as well."""
         while mark := self.take("'", "_"):
             name += mark + (self.raw() if mark == "_" else "")
-        if name[0] in "fgh" and self.take("("):
+        number_follows = self.tokens[self.at + 1].isdigit() and self.tokens[self.at + 2] == ")"
+        if (name[0] in "fgh" or number_follows) and self.take("("):
             name += f"({','.join(str(as_tree(item)) for item in self.enclosed(')'))})"
         return name
 
@@ -218,7 +219,7 @@ class Reader:
         """One token, or all up to the closing brace, as a string."""
         start = self.at
         end = self.tokens.index("}", start) if self.token == "{" else start
-        self.at = min(end + 1, len(self.tokens) - 2)
+        self.at = min(end + 1, len(self.tokens) - 3)
         return "".join(self.tokens[start:end + 1]).strip("{} ")
 
     def function(self, name):
@@ -234,7 +235,7 @@ class Reader:
 
 
 def joined(operation, one, other):
-    """The sum or product of two trees."""
+    """The sum or product of two trees. A long one is a single tuple."""
     one, other = as_tree(one), as_tree(other)
     return (*one, other) if isinstance(one, tuple) and one[0] == operation else (operation, one, other)
 

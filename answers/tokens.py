@@ -11,7 +11,7 @@ FUNCTIONS = {name: name.replace("arc", "a") for name in (  # what mpmath calls t
 SYMBOLS = [*GREEK, *("varepsilon vartheta varphi ell hbar nabla partial angle triangle cdots ldots dots").split()]
 ACCENTS = "bar vec hat tilde dot ddot mathcal mathbb mathfrak".split()
 RELATIONS = ["=", "<", ">", "≤", "≥", "≠", "∈"]
-# Tokens with one meaning are one token. Names of functions and Greek letters need no backslash
+# Other ways to write a token. The names of functions and Greek letters need no backslash
 ALIASES = {alias: token for token, aliases in {
     "=": r"\approx \equiv \simeq :=", "<": r"\lt", ">": r"\gt", "≤": r"\le \leq \leqslant <=", "∈": r"\in", "^": "**",
     "≥": r"\ge \geq \geqslant >=", "≠": r"\ne \neq !=", ",": "; & and or And Or", "*": r"\times \cdot \ast",
@@ -19,7 +19,7 @@ ALIASES = {alias: token for token, aliases in {
     r"\infty": "inf infinity oo", r"\bar": r"\overline", r"\emptyset": r"\varnothing", r"\log": r"\lg lg",
     r"\tan": r"\tg tg", r"\arctan": r"\arctg arctg", " dollar": r"\$", " euro": "€", " pound": "£", " rupee": "₹",
 }.items() for alias in aliases.split()} | {name: "\\" + name for name in ("pi", "infty", "sqrt", *FUNCTIONS, *SYMBOLS)}
-FACTORS = {"(", "[", "{", r"\{", *("\\" + name for name in (  # what starts one, apart from numbers and letters
+FACTORS = {"(", "[", "{", r"\{", *("\\" + name for name in (  # tokens that start a factor, as numbers and letters do
     *FUNCTIONS, *SYMBOLS, *ACCENTS, *"lvert lfloor lceil frac binom sqrt pi infty emptyset".split()))}
 
 # The names of units; others have their own. Without \text, two or three letters are a unit only if they stand here
@@ -33,16 +33,16 @@ UNITS = {alias: unit for unit, aliases in {
 TOKEN = re.compile(
     rf"\s+|\\{TEXT} ?\{{(?P<content>(?:[^{{}}]|\^\{{-?[0-9]\}})*)\}}|\\boxed|(?P<letters>[A-Za-z]+)"
     r"|(?P<number>[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,4}(?![0-9]))?)"
-    r"|(?P<sign>\\(?:[A-Za-z]+|.)|\*\*|<=|>=|!=|:=|[!-~°€£₹])|(?P<unknown>.)", re.DOTALL)
+    r"|(?P<sign>\\(?:[A-Za-z]+|.)|\*\*|<=|>=|!=|!!|:=|[!-~°€£₹])|(?P<unknown>.)", re.DOTALL)
 UNIT = re.compile(r"[A-Za-z]+(?:\^?\{?-?[0-9]\}?)?(?: ?[/ ] ?[A-Za-z]+(?:\^?\{?-?[0-9]\}?)?)*")
-WORDS = re.compile(r"[A-Za-z][A-Za-z'\". -]*")
+WORDS = re.compile(r"[A-Za-z][A-Za-z'\". -]*")  # a \text{...} of words or, behind a number, a unit is no formula
 
 
 def tokens_of(text):
-    """The tokens of a text. Raises Unreadable if they are too many, or a character is unknown."""
+    """The tokens of a text. Raises Unreadable if there are too many, or a character is unknown."""
     words = re.findall("[a-z]+", prose.lower()) if WORDS.fullmatch(prose := UNWRAP.sub(r"\1", text)) else []
     longer = [word for word in words if len(word) > 1 and not {word, word.removesuffix("x")} & {*ALIASES}]
-    if len(longer) > 1 or any(len(word) > 3 for word in longer):  # a phrase, no formula
+    if len(longer) > 1 or any(len(word) > 3 for word in longer):  # a phrase, not a formula
         return [token for part in re.split(" (?:and|or) ", " ".join(words)) for token in (",", " " + part)][1:]
     tokens = []
     for token in TOKEN.finditer(text):
