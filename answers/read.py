@@ -5,13 +5,12 @@ from fractions import Fraction
 from functools import lru_cache
 
 from .clean import THOUSANDS, as_written, clean
-from .items import (INFINITY, MARKS, MINUS_INFINITY, Group, Quantity, Relation, Unreadable, as_tree, is_name, negative,
-                    quotient)
+from .items import MARKS, Group, Quantity, Relation, Unreadable, as_tree, is_name, negative, quotient
 from .tokens import ACCENTS, FACTORS, FUNCTIONS, RELATIONS, SYMBOLS, UNITS, tokens_of
 
 DEEPEST, MOST_POSTFIXES = 40, 6  # brackets, roots, ... within one another; powers, factorials, ... in a row
 CONSTANTS = {r"\pi": "π", r"\infty": "∞", r"\emptyset": Group("set", []),
-             r"\mathbb R": Group("tuple", [MINUS_INFINITY, INFINITY])}
+             r"\mathbb R": Group("tuple", [Quantity(negative("∞")), Quantity("∞")])}
 DECIMAL_COMMA = re.compile(r"[+-]?(?:0,[0-9]+|[0-9]+,(?:[0-9]{2}|[0-9]{4,}))")  # 1,2 is a list, and 1,234 is a number
 
 
@@ -78,6 +77,7 @@ class Reader:
         return parts, between
 
     def statement(self):
+        """An equation, an inequality, a ∈ b, or only a side. 1 < x < 2 is x ∈ (1, 2)."""
         sides, signs = self.many(self.side, *RELATIONS)
         if {*signs} <= {">", "≥"}:
             sides, signs = sides[::-1], ["≤" if sign == "≥" else "<" for sign in reversed(signs)]
