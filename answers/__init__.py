@@ -16,15 +16,15 @@ is written. There is no `eval`, no `simplify`, no timer and no thread.
 import re
 from collections import Counter
 
+from . import value
 from .clean import LONGEST_READ, written_form
 from .read import readings
 from .same import compared_as_written, same
-from .value import TooMuchWork, Work
+from .value import TooMuchWork, begin_comparison
 
 __all__ = ["compared_as_written", "extract_boxed", "majority", "same_answer", "written_form"]
 
 BOX_WINDOW = 60_000  # characters at the end of a text that are searched for a box
-MOST_WORK = 3000  # of a comparison
 MOST_WORK_OF_VOTE = 150_000  # after which a vote compares the rest as they are written
 MOST_COMPARED = 200  # different strings of one vote that are compared with one another
 
@@ -68,7 +68,7 @@ def same_answer(a, b):
     if len(b) > LONGEST_READ or len(a) > LONGEST_READ:
         compared_as_written["too long"] += 1
         return written_form(a) == written_form(b)
-    Work.left = MOST_WORK
+    begin_comparison()
     try:
         return any(same(one, other) for one in readings(a) for other in readings(b))
     except TooMuchWork:
@@ -92,10 +92,10 @@ def majority(answers, *, same=same_answer, count_unboxed=True):
         compared_as_written["too many"] += 1
         frequent = dict(counts.most_common(MOST_COMPARED))
         compared = [answer for answer in counts if answer in frequent]
-    votes, most = {}, Work.done + MOST_WORK_OF_VOTE
+    votes, most = {}, value.spent + MOST_WORK_OF_VOTE
     for answer in compared:
         first = next((seen for seen in votes if (
-            same(seen, answer) if Work.done < most else written_form(seen) == written_form(answer))), answer)
+            same(seen, answer) if value.spent < most else written_form(seen) == written_form(answer))), answer)
         votes[first] = votes.get(first, 0) + counts[answer]
     winner = max(votes, key=votes.get)
     return winner, votes[winner] / (len(answers) if count_unboxed else len(answers) - unboxed)

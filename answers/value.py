@@ -1,7 +1,7 @@
-"""What a tree is worth: a fraction where it is rational, else 50 digits, at points that all trees share.
+"""What a tree is worth at points that all trees share: a Fraction where it is rational, else a number of 640 bits.
 
-Trees are evaluated from the leaves up, and each operation looks at the size of its operands before it computes, so that
-nothing here can hang.
+No number that is not a Fraction is larger than 2^256, so that its error stays far below 2^-256, and what is less than
+2^-256 from a whole number is that number. Each operation looks at the size of its operands before it computes.
 """
 
 import math
@@ -13,14 +13,19 @@ from mpmath import MPContext
 
 from .items import is_whole
 
-LARGEST_EXACT, LARGEST, LARGEST_COUNT = 50_000, 2000, 3000  # bits of a fraction; |log2| of another value; n of n!
-BITS, MORE_BITS = 170, 60  # every value is computed with 50 digits, and again with 18 more
-POINTS, NEAR_POINTS = 15, 11
+LARGEST, LARGEST_EXACT, LARGEST_COUNT = 256, 50_000, 3000  # |log2| of a number; bits of a Fraction; n of n!
+MOST_WORK = 3000  # of a comparison
+POINTS = 18
 
 MP = MPContext()
-CONSTANTS = {"e": lambda: +MP.e, "i": lambda: MP.j, "π": lambda: +MP.pi}  # at the precision of the moment
-MARKS = {"%": (lambda: Fraction(1, 100), lambda: Fraction(1)), "°": (lambda: MP.pi / 180, lambda: Fraction(1)),
-         "base": (lambda: Fraction(1), lambda: Fraction(0))}  # their values, and if the other side leaves them out
+MP.prec = 640
+TINY = MP.mpf(2) ** -LARGEST
+CONSTANTS = {"e": +MP.e, "i": MP.j, "π": +MP.pi}
+MARKS = {True: {"%": Fraction(1, 100), "°": MP.pi / 180, "base": Fraction(1)},
+         False: {"%": Fraction(1), "°": Fraction(1), "base": Fraction(0)}}  # if the other side leaves them out
+
+spent = limit = 0  # work of all comparisons, and how much it may become; a unit is some 10 microseconds
+known = {}  # the values that the comparison of the moment has computed
 
 
 class TooLarge(ArithmeticError):
@@ -31,45 +36,80 @@ class TooMuchWork(Exception):
     """A comparison has used up its work."""
 
 
-class Work:
-    """What the comparison of the moment may still do, and what all have done; a unit is some 10 microseconds."""
+def begin_comparison():
+    global limit
+    limit = spent + MOST_WORK
+    known.clear()  # so that a verdict does not depend on what was compared before
 
-    left = done = 0
 
-    @classmethod
-    def spend(cls, units):
-        cls.left, cls.done = cls.left - units, cls.done + units
-        if cls.left < 0:
-            raise TooMuchWork
+def spend(units):
+    global spent
+    spent += units
+    if spent > limit:
+        raise TooMuchWork
 
 
 @lru_cache(maxsize=4096)
-def samples(name, kind):
-    """The values of a variable at the points: near ones of both signs from 1/4 to 24, in an order that depends on the
-    name, and then far ones up to 4,096. kind: "any", "positive" or "whole", which is 2 or more."""
+def samples(name):
+    """The values of a variable at the points: whole numbers near and far, then fractions of both signs. Their order
+    depends on the name. Names that begin with i to n are always whole, as ⌈n/2⌉ = ⌊(n+1)/2⌋ takes n to be."""
     rng = random.Random(name.encode("utf-8", "replace"))  # seeded by SHA-512: the same in every process
-    turns = rng.sample(range(NEAR_POINTS), NEAR_POINTS)
-    sizes = [Fraction(rng.randrange(256, 768), 1024) * 2 ** (turn // 2) for turn in turns]
-    sizes = [Fraction(turn + 2) for turn in turns] if kind == "whole" else sizes
-    sizes += [Fraction(rng.randrange(size, 2 * size)) for size in (32, 32, 2048, 2048)]
-    turns += range(POINTS - NEAR_POINTS)
-    return [-size if turn % 2 and kind == "any" else size for turn, size in zip(turns, sizes)]
+    whole = [*rng.sample(range(2, 8), 6), rng.randrange(32, 64), rng.randrange(1024, 2048)]
+    others = [Fraction(rng.randrange(256, 768), 1024) * 2 ** (i // 2) * (-1) ** i for i in rng.sample(range(10), 10)]
+    return [*map(Fraction, whole), *(map(round, others) if name[0] in "ijklmn" else others)]
 
 
-def evaluate(tree, names):
-    """The value of a tree, whose names have the values `names`: a Fraction if it is rational, else a real or complex
-    number with MP's precision. Raises ArithmeticError or ValueError where there is none."""
+def value_at(quantity, point, marks_count=True, real=True):
+    """The value of a quantity at a point (an index of `samples`); None where it has none, or none that is `real`."""
+    key = quantity, point, marks_count, real
+    if key not in known:
+        names = CONSTANTS | MARKS[marks_count] | {name: samples(name)[point] for name in quantity.variables}
+        try:
+            known[key] = evaluate(quantity.tree, names, real)
+        except (ArithmeticError, ValueError):
+            known[key] = None
+    return known[key]
+
+
+def evaluate(tree, names, real):
+    """The value of a tree whose names have the values `names`. Raises ArithmeticError or ValueError where there is
+    none, and if `real` also where an operation leaves the real numbers."""
     if isinstance(tree, Fraction):
         return tree
     if isinstance(tree, str):
-        return CONSTANTS[tree]() if tree in CONSTANTS else names[tree]
-    op, *args = tree
-    args = [evaluate(arg, names) for arg in args]
-    value = OPERATIONS[op](*args) if op in OPERATIONS else function(op, number(*args))
-    Work.spend(1 + (size(value) >> 7) if isinstance(value, Fraction) else 3 + (MP.prec >> 8) ** 2)
-    if not isinstance(value, Fraction) and value and not abs(MP.mag(value)) < LARGEST:  # or it is infinite or NaN
+        return names[tree]
+    operation, *args = tree
+    args = [evaluate(arg, names, real) for arg in args]
+    value = OPERATIONS[operation](*args) if operation in OPERATIONS else getattr(MP, operation)(number(*args))
+    if isinstance(value, Fraction):
+        spend(1 + (size(value) >> 7))
+        return value
+    spend(3)
+    magnitude = MP.mag(value) if value else 0
+    if not magnitude < LARGEST or magnitude < -LARGEST and operation in ("*", "^"):  # what + leaves so small is 0
         raise TooLarge
-    return value
+    if is_complex(value) and abs(value.imag) < TINY:
+        value = value.real
+    if is_complex(value):
+        if real and not any(map(is_complex, args)):
+            raise ValueError
+        return value
+    nearest = MP.nint(value)
+    return Fraction(int(nearest)) if abs(value - nearest) < TINY else value
+
+
+def equal(a, b, rounding=0.0):
+    """Whether two values are equal, or differ by rounding."""
+    if isinstance(a, Fraction) and isinstance(b, Fraction):
+        return abs(a - b) <= rounding
+    try:
+        return abs(number(a) - number(b)) < max(TINY, rounding)
+    except TooLarge:
+        return False
+
+
+def is_complex(value):
+    return isinstance(value, MP.mpc)
 
 
 def size(*fractions):
@@ -79,7 +119,11 @@ def size(*fractions):
 
 def number(value):
     """A value as a number of MP."""
-    return MP.mpf(value.numerator) / value.denominator if isinstance(value, Fraction) else value
+    if not isinstance(value, Fraction):
+        return value
+    if value and abs(value.numerator.bit_length() - value.denominator.bit_length()) > LARGEST:
+        raise TooLarge
+    return MP.mpf(value.numerator) / value.denominator
 
 
 def of_many(operation, values):
@@ -95,77 +139,31 @@ def power(base, exponent):
     if isinstance(base, Fraction) and is_whole(exponent) and (size(base) - 1) * abs(exponent) <= LARGEST_EXACT:
         return base ** int(exponent)
     base, exponent = number(base), number(exponent)
-    if base and max(1, abs(MP.mag(base))) * abs(exponent) > LARGEST:
+    if base and max(1, abs(MP.mag(base))) * abs(exponent) > 2 * LARGEST:
         raise TooLarge
     return MP.power(base, exponent)
 
 
 def root(radicand, degree):
-    if is_whole(degree) and degree % 2 and not (value := number(radicand)).imag and value < 0:
+    if is_whole(degree) and degree % 2 and not is_complex(radicand) and radicand < 0:
         return -power(-radicand, 1 / degree)  # the real root of a negative number
     return power(radicand, 1 / degree)
 
 
 def count(value):
-    """The whole number that a value is, up to rounding."""
-    nearest = MP.nint(MP.re(number(value)))
-    if abs(number(value) - nearest) > 1e-30:
+    """The int that a value is."""
+    if not is_whole(value):
         raise ValueError
-    if nearest > LARGEST_COUNT:
+    if value > LARGEST_COUNT:
         raise TooLarge
-    return int(nearest)
+    return int(value)
 
 
-def floor(value):  # the square of a root of 2 is not quite 2, hence 1e-40
-    return Fraction(math.floor(value) if isinstance(value, Fraction) else int(MP.floor(MP.re(value) + 1e-40)))
-
-
-def function(name, argument):
-    if (name in ("exp", "sinh", "cosh") or MP.im(argument)) and abs(argument) > LARGEST:  # these grow as powers do
-        raise TooLarge
-    return getattr(MP, name)(argument)
+def floor(value):
+    return Fraction(math.floor(value) if isinstance(value, Fraction) else int(MP.floor(value.real)))
 
 
 OPERATIONS = {"+": lambda *values: of_many(sum, values), "*": lambda *values: of_many(math.prod, values), "^": power,
-              "root": root, "abs": abs, "floor": floor, "ceil": lambda value: -floor(-value),
-              "!": lambda n: Fraction(math.factorial(count(n))),
+              "root": root, "exp": lambda exponent: power(MP.e, exponent), "abs": abs, "floor": floor,
+              "ceil": lambda value: -floor(-value), "!": lambda n: Fraction(math.factorial(count(n))),
               "binom": lambda n, k: Fraction(math.comb(count(n), count(k)))}
-
-
-def value_at(quantity, index, kinds, marks_count):
-    """(value, bound of its error) of a quantity at a point. Raises ArithmeticError or ValueError where it has none.
-
-    index: of the point. kinds: {variable: "any", "positive" or "whole"}. The same call costs the same work even where
-    the value is known, so that a verdict does not depend on what was compared before.
-    """
-    key = index, marks_count, *(kinds[name] for name in quantity.needs)
-    if key in quantity.values:
-        Work.spend(quantity.values[key][1])
-    else:
-        before = Work.done
-        try:
-            names = {name: samples(name, kinds[name])[index] for name in quantity.needs}
-            result = precise_value(quantity.tree, names, marks_count)
-        except (ArithmeticError, ValueError) as error:
-            result = error
-        quantity.values[key] = result, Work.done - before
-    if isinstance(quantity.values[key][0], Exception):
-        raise quantity.values[key][0]
-    return quantity.values[key][0]
-
-
-def precise_value(tree, names, marks_count):
-    """(value, bound of its error), which is the difference between two precisions. Where that of a constant is not
-    small, as of 10^60 + sqrt 2, both grow by as much."""
-    marks = {name: values[0 if marks_count else 1] for name, values in MARKS.items()}
-    bits, values, error = BITS, [], 0
-    while len(values) < 2 or error > 1e-40 and not names and len(values) < 4:
-        for MP.prec in (bits, bits + MORE_BITS):
-            values.append(evaluate(tree, names | {name: mark() for name, mark in marks.items()}))
-            if isinstance(values[-1], Fraction):
-                return values[-1], 0
-        error = abs(values[-1] - values[-2])
-        bits = 2 * BITS + (MP.mag(error) if error else 0)
-    if error > 1e-3 * max(1, abs(values[-1])):  # no digit is left of tan(pi/2)
-        raise ArithmeticError
-    return values[-1], error
