@@ -36,8 +36,6 @@ def names_in(tree):
 
 @dataclass(eq=False)
 class Quantity:
-    """A tree and its unit in words, if any."""
-
     tree: Fraction | str | tuple
     unit: str = ""
     word: str = ""  # the letters, if it is nothing but letters: Yes is yes, though Y is not y
@@ -67,18 +65,17 @@ INFINITY, MINUS_INFINITY = Quantity("∞"), Quantity(negative("∞"))
 
 
 def as_tree(item):
-    """The tree of a value without unit; raises Unreadable for anything else."""
+    """The tree of a value; raises Unreadable for a group, a relation and a value with a unit."""
     if isinstance(item, Group | Relation) or isinstance(item, Quantity) and item.unit:
         raise Unreadable
     return item.tree if isinstance(item, Quantity) else item
 
 
 def is_name(item):
-    """Whether it is a variable, f(x), |AB|, or a product such as AB or x/y: what an equation may say the value of."""
+    """Whether it is what an equation may say the value of: a variable, f(x), |AB|, or a tuple of these."""
     if isinstance(item, Group):
         return item.kind == "tuple" and all(map(is_name, item.items))
     tree = item.tree if isinstance(item, Quantity) and not item.unit else item
-    tree = tree[1] if isinstance(tree, tuple) and tree[0] == "abs" else tree
-    if isinstance(tree, tuple) and tree[0] == "*":
-        return all(is_name(part[1] if isinstance(part, tuple) and part[0] == "^" else part) for part in tree[1:])
+    if isinstance(tree, tuple):
+        return tree[0] in ("*", "abs") and all(map(is_name, tree[1:]))
     return isinstance(tree, str) and tree not in (*CONSTANTS, *MARKS, "∞")

@@ -22,14 +22,12 @@ def same(a, b):
     if isinstance(b, Relation) or isinstance(b, Group) and isinstance(a, Quantity):
         a, b = b, a
     if isinstance(a, Relation):
-        value = said(a)
+        _, value = said(a)
         return value is not None and same(value, b)
     if isinstance(a, Quantity):
         return same_quantity(a, b)
     return same_group(a, b if isinstance(b, Group) else Group(a.kind, [b], a.ends))  # {5} is 5
 
-
-# ---- quantities
 
 def same_quantity(a, b):
     if a.word and a.word.casefold() == b.word.casefold():
@@ -54,56 +52,47 @@ def same_value(a, b, marks_count=True):
 
 
 def at_all_points(holds, a, b, marks_count=True):
-    """Whether holds(value of a, value of b) at each point where both have real values. Where they have less than two of
-    these, they are compared in complex values; if these are missing as well, the answer is False."""
+    """Whether holds(value of a, value of b) wherever both are real. Where less than two points are left, it must hold
+    wherever both have complex values; False if these are less than two as well."""
     points, least = (range(POINTS), 2) if a.variables or b.variables else (range(1), 1)
     for real in (True, False):
         met = 0
         for point in points:
             spend(1)
-            one = value_at(a, point, marks_count, real)
-            other = None if one is None else value_at(b, point, marks_count, real)
-            if other is not None:
-                met += 1
+            one, other = (value_at(quantity, point, marks_count, real) for quantity in (a, b))
+            if one is not None and other is not None:
                 if not holds(one, other):
                     return False
+                met += 1
         if met >= least:
             return True
     compared_as_written["without value"] += 1
     return False
 
 
-# ---- relations
-
 def said(relation):
-    """What a relation says of a name: 5 for x = 5, 5 = x and 2 + 3 = 5, and (2, ∞) for x > 2; None if it says nothing."""
+    """(name, what is said of it): (x, 5) for x = 5 and 5 = x, (x, (2, ∞)) for x > 2, (2 + 3, 5) for 2 + 3 = 5;
+    (None, None) for other equations and inequalities."""
     left, right = relation.left, relation.right
-    if relation.sign == "=":
-        if is_name(left) or not any(isinstance(side, Quantity) and side.variables for side in (left, right)):
-            return right
-        return left if is_name(right) else None
-    if relation.sign == "∈":
-        return right if is_name(left) else None
-    if relation.sign == "≠" or is_name(left) == is_name(right):
-        return None
-    closed = relation.sign == "≤"
-    if is_name(left):
-        return Group("tuple", [MINUS_INFINITY, right], "(]" if closed else "()")
-    return Group("tuple", [left, INFINITY], "[)" if closed else "()")
+    variables = any(isinstance(side, Quantity) and side.variables for side in (left, right))
+    if relation.sign == "∈" or relation.sign == "=" and (is_name(left) or not variables):
+        return left, right
+    if relation.sign == "=" and is_name(right):
+        return right, left
+    if relation.sign in "<≤" and is_name(left) != is_name(right):
+        closed = relation.sign == "≤"
+        if is_name(left):
+            return left, Group("tuple", [MINUS_INFINITY, right], "(]" if closed else "()")
+        return right, Group("tuple", [left, INFINITY], "[)" if closed else "()")
+    return None, None
 
 
 def same_relation(a, b):
-    if a.sign == b.sign and same(a.left, b.left) and same(a.right, b.right):
+    """Whether they say the same of one name, or left - right of one is that of the other times a constant, which is
+    positive for < and ≤."""
+    (name, value), (other_name, other_value) = said(a), said(b)
+    if name and other_name and same(name, other_name) and same(value, other_value):
         return True
-    if a.sign == b.sign != "∈":
-        return proportional(a, b)
-    names = [item.left if is_name(item.left) else item.right for item in (a, b)]
-    ranges = [said(item) for item in (a, b)]
-    return "=" not in (a.sign, b.sign) and None not in ranges and same(*names) and same(*ranges)
-
-
-def proportional(a, b):
-    """Whether left - right of one relation is that of the other times a constant, which is positive for < and ≤."""
     try:
         top, bottom = (("+", as_tree(item.left), negative(as_tree(item.right))) for item in (a, b))
     except Unreadable:
@@ -114,10 +103,8 @@ def proportional(a, b):
         seen.append(value)
         return value != 0 and equal(value, seen[0]) and (a.sign in "=≠" or value.real > 0)
 
-    return bool(ratio.variables) and at_all_points(is_constant, ratio, ratio)
+    return a.sign == b.sign and bool(ratio.variables) and at_all_points(is_constant, ratio, ratio)
 
-
-# ---- groups
 
 def same_group(a, b):
     kinds = {a.kind, b.kind}

@@ -1,7 +1,7 @@
 """What a tree is worth at points that all trees share: a Fraction where it is rational, else a number of 640 bits.
 
-No number that is not a Fraction is larger than 2^256, so that its error stays far below 2^-256, and what is less than
-2^-256 from a whole number is that number. Each operation looks at the size of its operands before it computes.
+No number is larger than 2^256, so that its error stays far below 2^-256. What is that close to a whole number is this
+number. Each operation looks at the size of its operands before it computes.
 """
 
 import math
@@ -14,7 +14,7 @@ from mpmath import MPContext
 from .items import is_whole
 
 LARGEST, LARGEST_EXACT, LARGEST_COUNT = 256, 50_000, 3000  # |log2| of a number; bits of a Fraction; n of n!
-MOST_WORK = 3000  # of a comparison
+MOST_WORK = 3000  # of a comparison; a unit is some 10 microseconds
 POINTS = 18
 
 MP = MPContext()
@@ -24,12 +24,7 @@ CONSTANTS = {"e": +MP.e, "i": MP.j, "π": +MP.pi}
 MARKS = {True: {"%": Fraction(1, 100), "°": MP.pi / 180, "base": Fraction(1)},
          False: {"%": Fraction(1), "°": Fraction(1), "base": Fraction(0)}}  # if the other side leaves them out
 
-spent = limit = 0  # work of all comparisons, and how much it may become; a unit is some 10 microseconds
-known = {}  # the values that the comparison of the moment has computed
-
-
-class TooLarge(ArithmeticError):
-    """A value is too large to be computed."""
+spent = limit = 0  # the work of all comparisons, and what it may be at the end of this one
 
 
 class TooMuchWork(Exception):
@@ -39,7 +34,7 @@ class TooMuchWork(Exception):
 def begin_comparison():
     global limit
     limit = spent + MOST_WORK
-    known.clear()  # so that a verdict does not depend on what was compared before
+    value_at.cache_clear()  # so that a verdict does not depend on what was compared before
 
 
 def spend(units):
@@ -52,23 +47,21 @@ def spend(units):
 @lru_cache(maxsize=4096)
 def samples(name):
     """The values of a variable at the points: whole numbers near and far, then fractions of both signs. Their order
-    depends on the name. Names that begin with i to n are always whole, as ⌈n/2⌉ = ⌊(n+1)/2⌋ takes n to be."""
+    depends on the name. Names that begin with i to n are always whole, which ⌈n/2⌉ = ⌊(n+1)/2⌋ takes for granted."""
     rng = random.Random(name.encode("utf-8", "replace"))  # seeded by SHA-512: the same in every process
     whole = [*rng.sample(range(2, 8), 6), rng.randrange(32, 64), rng.randrange(1024, 2048)]
     others = [Fraction(rng.randrange(256, 768), 1024) * 2 ** (i // 2) * (-1) ** i for i in rng.sample(range(10), 10)]
     return [*map(Fraction, whole), *(map(round, others) if name[0] in "ijklmn" else others)]
 
 
+@lru_cache(maxsize=None)
 def value_at(quantity, point, marks_count=True, real=True):
-    """The value of a quantity at a point (an index of `samples`); None where it has none, or none that is `real`."""
-    key = quantity, point, marks_count, real
-    if key not in known:
-        names = CONSTANTS | MARKS[marks_count] | {name: samples(name)[point] for name in quantity.variables}
-        try:
-            known[key] = evaluate(quantity.tree, names, real)
-        except (ArithmeticError, ValueError):
-            known[key] = None
-    return known[key]
+    """The value of a quantity at a point (an index of `samples`); None where it has none."""
+    names = CONSTANTS | MARKS[marks_count] | {name: samples(name)[point] for name in quantity.variables}
+    try:
+        return evaluate(quantity.tree, names, real)
+    except (ArithmeticError, ValueError):
+        return None
 
 
 def evaluate(tree, names, real):
@@ -86,15 +79,12 @@ def evaluate(tree, names, real):
         return value
     spend(3)
     magnitude = MP.mag(value) if value else 0
-    if not magnitude < LARGEST or magnitude < -LARGEST and operation in ("*", "^"):  # what + leaves so small is 0
-        raise TooLarge
-    if is_complex(value) and abs(value.imag) < TINY:
-        value = value.real
-    if is_complex(value):
-        if real and not any(map(is_complex, args)):
-            raise ValueError
-        return value
-    nearest = MP.nint(value)
+    if not magnitude < LARGEST or magnitude < -LARGEST and operation in "*^":  # what a sum leaves so small is 0
+        raise OverflowError
+    value = value.real if abs(value.imag) < TINY else value
+    if real and value.imag and not any(arg.imag for arg in args):
+        raise ValueError
+    nearest = MP.nint(value.real)
     return Fraction(int(nearest)) if abs(value - nearest) < TINY else value
 
 
@@ -104,12 +94,8 @@ def equal(a, b, rounding=0.0):
         return abs(a - b) <= rounding
     try:
         return abs(number(a) - number(b)) < max(TINY, rounding)
-    except TooLarge:
+    except OverflowError:
         return False
-
-
-def is_complex(value):
-    return isinstance(value, MP.mpc)
 
 
 def size(*fractions):
@@ -122,7 +108,7 @@ def number(value):
     if not isinstance(value, Fraction):
         return value
     if value and abs(value.numerator.bit_length() - value.denominator.bit_length()) > LARGEST:
-        raise TooLarge
+        raise OverflowError
     return MP.mpf(value.numerator) / value.denominator
 
 
@@ -131,7 +117,7 @@ def of_many(operation, values):
     if not all(isinstance(value, Fraction) for value in values):
         return operation(map(number, values))
     if size(*values) > LARGEST_EXACT:
-        raise TooLarge
+        raise OverflowError
     return operation(values)
 
 
@@ -140,27 +126,24 @@ def power(base, exponent):
         return base ** int(exponent)
     base, exponent = number(base), number(exponent)
     if base and max(1, abs(MP.mag(base))) * abs(exponent) > 2 * LARGEST:
-        raise TooLarge
+        raise OverflowError
     return MP.power(base, exponent)
 
 
 def root(radicand, degree):
-    if is_whole(degree) and degree % 2 and not is_complex(radicand) and radicand < 0:
+    if is_whole(degree) and degree % 2 and not radicand.imag and radicand < 0:
         return -power(-radicand, 1 / degree)  # the real root of a negative number
     return power(radicand, 1 / degree)
 
 
 def count(value):
-    """The int that a value is."""
-    if not is_whole(value):
+    if not is_whole(value) or value > LARGEST_COUNT:
         raise ValueError
-    if value > LARGEST_COUNT:
-        raise TooLarge
     return int(value)
 
 
 def floor(value):
-    return Fraction(math.floor(value) if isinstance(value, Fraction) else int(MP.floor(value.real)))
+    return Fraction(int(MP.floor(number(value).real)))
 
 
 OPERATIONS = {"+": lambda *values: of_many(sum, values), "*": lambda *values: of_many(math.prod, values), "^": power,
