@@ -20,11 +20,12 @@ from . import value
 from .clean import LONGEST_READ, written_form
 from .read import readings
 from .same import compared_as_written, same
-from .value import TooMuchWork, begin_comparison
+from .value import TooMuchWork, value_at
 
 __all__ = ["compared_as_written", "extract_boxed", "majority", "same_answer", "written_form"]
 
 BOX_WINDOW = 60_000  # characters at the end of a text that are searched for a box
+MOST_WORK = 3000  # of a comparison
 MOST_WORK_OF_VOTE = 150_000  # after which a vote compares the rest as they are written
 MOST_COMPARED = 200  # different strings of one vote that are compared with one another
 
@@ -68,7 +69,8 @@ def same_answer(a, b):
     if len(b) > LONGEST_READ or len(a) > LONGEST_READ:
         compared_as_written["too long"] += 1
         return written_form(a) == written_form(b)
-    begin_comparison()
+    value.limit = value.spent + MOST_WORK
+    value_at.cache_clear()
     try:
         return any(same(one, other) for one in readings(a) for other in readings(b))
     except TooMuchWork:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from fractions import Fraction
+from itertools import chain
 
 from .items import INFINITY, MINUS_INFINITY, Group, Quantity, Relation, Unreadable, as_tree, is_name, negative
 from .value import POINTS, equal, spend, value_at
@@ -48,12 +49,12 @@ def same_value(a, b, marks_count=True):
     rational = isinstance(a.tree, Fraction) and isinstance(b.tree, Fraction)
     if a.tree == b.tree and marks_count or rational and not rounding:
         return a.tree == b.tree  # what most pairs in a vote are
-    return at_all_points(lambda one, other: equal(one, other, rounding), a, b, marks_count)
+    return all(equal(one, other, rounding) for one, other in values(a, b, marks_count))
 
 
-def at_all_points(holds, a, b, marks_count=True):
-    """Whether holds(value of a, value of b) wherever both are real. Where less than two points are left, it must hold
-    wherever both have complex values; False if these are less than two as well."""
+def values(a, b, marks_count=True):
+    """Yields the values of two quantities at each point where both are real. Where less than two of these are found,
+    those where they have complex values follow; if these are less than two as well, so do 0 and 1, which differ."""
     points, least = (range(POINTS), 2) if a.variables or b.variables else (range(1), 1)
     for real in (True, False):
         met = 0
@@ -61,13 +62,12 @@ def at_all_points(holds, a, b, marks_count=True):
             spend(1)
             one, other = (value_at(quantity, point, marks_count, real) for quantity in (a, b))
             if one is not None and other is not None:
-                if not holds(one, other):
-                    return False
+                yield one, other
                 met += 1
         if met >= least:
-            return True
+            return
     compared_as_written["without value"] += 1
-    return False
+    yield Fraction(0), Fraction(1)
 
 
 def said(relation):
@@ -93,47 +93,43 @@ def same_relation(a, b):
     (name, value), (other_name, other_value) = said(a), said(b)
     if name and other_name and same(name, other_name) and same(value, other_value):
         return True
+    if a.sign != b.sign:
+        return False
     try:
         top, bottom = (("+", as_tree(item.left), negative(as_tree(item.right))) for item in (a, b))
     except Unreadable:
         return False
-    ratio, seen = Quantity(("*", top, ("^", bottom, Fraction(-1)))), []
-
-    def is_constant(value, _):
-        seen.append(value)
-        return value != 0 and equal(value, seen[0]) and (a.sign in "=≠" or value.real > 0)
-
-    return a.sign == b.sign and bool(ratio.variables) and at_all_points(is_constant, ratio, ratio)
+    ratio = Quantity(("*", top, ("^", bottom, Fraction(-1))))
+    ratios = (value for value, _ in values(ratio, ratio))
+    first = next(ratios)
+    return first != 0 and (a.sign in "=≠" or first.real > 0) and all(equal(value, first) for value in ratios)
 
 
 def same_group(a, b):
     kinds = {a.kind, b.kind}
     if "union" in kinds:
-        return same_members(parts_of(a), parts_of(b))
-    in_order = len(a.items) == len(b.items) and all(map(same, a.items, b.items))
+        return in_any_order(parts_of(a), parts_of(b))
     if "tuple" in kinds:
-        ends = {a.ends, b.ends} if kinds == {"tuple"} else {a.ends, b.ends} - {"[]"}  # a list may have square brackets
-        return in_order and "set" not in kinds and (len(ends) == 1 or len(a.items) != 2)
-    if in_order or has_names(a) != has_names(b):  # x = 1, y = 2 is not 2, 1
-        return in_order
-    if "set" in kinds:
-        return same_members(a.items, b.items)
-    return len(a.items) == len(b.items) and all(  # two lists: in any order, each item as often
-        sum(same(x, y) for y in a.items) == sum(same(x, y) for y in b.items) for x in a.items)
+        ends = {a.ends, b.ends} - ({"[]"} if "list" in kinds else set())  # a list may have square brackets
+        return "set" not in kinds and (len(ends) == 1 or len(a.items) != 2) and in_order(a.items, b.items)
+    named = [len({str(item.left) for item in group.items if isinstance(item, Relation)}) > 1 for group in (a, b)]
+    if named[0] != named[1]:  # x = 1, y = 2 is 1, 2, but not 2, 1
+        return in_order(a.items, b.items)
+    return in_any_order(a.items, b.items)
 
 
 def parts_of(group):
-    """The parts of a union, each element of a set for itself."""
-    if not isinstance(group, Group) or group.kind == "tuple":
+    """What a union is made of, the elements of its sets one by one."""
+    if group.kind == "tuple":
         return [group]
-    return [part for item in group.items for part in ([item] if group.kind == "set" else parts_of(item))]
+    parts = (item.items if isinstance(item, Group) and item.kind != "tuple" else [item] for item in group.items)
+    return [*chain(*parts)]
 
 
-def has_names(group):
-    """Whether its items say what each of several names is."""
-    return len({str(item.left) for item in group.items if isinstance(item, Relation)}) > 1
+def in_order(a, b):
+    return len(a) == len(b) and all(map(same, a, b))
 
 
-def same_members(a, b):
-    """Whether each item is one of the others'."""
-    return all(any(same(x, y) for y in b) for x in a) and all(any(same(x, y) for x in a) for y in b)
+def in_any_order(a, b):
+    """Whether each item is found as often in both."""
+    return len(a) == len(b) and all(sum(same(x, y) for y in a) == sum(same(x, y) for y in b) for x in a)

@@ -1,7 +1,7 @@
 """What a tree is worth at points that all trees share: a Fraction where it is rational, else a number of 640 bits.
 
-No number is larger than 2^256, so that its error stays far below 2^-256. What is that close to a whole number is this
-number. Each operation looks at the size of its operands before it computes.
+A number is between 2^-256 and 2^256, so that its error stays far below 2^-256, and what is that close to a whole number
+is this number. Each operation looks at the size of its operands before it computes.
 """
 
 import math
@@ -14,7 +14,6 @@ from mpmath import MPContext
 from .items import is_whole
 
 LARGEST, LARGEST_EXACT, LARGEST_COUNT = 256, 50_000, 3000  # |log2| of a number; bits of a Fraction; n of n!
-MOST_WORK = 3000  # of a comparison; a unit is some 10 microseconds
 POINTS = 18
 
 MP = MPContext()
@@ -24,17 +23,11 @@ CONSTANTS = {"e": +MP.e, "i": MP.j, "π": +MP.pi}
 MARKS = {True: {"%": Fraction(1, 100), "°": MP.pi / 180, "base": Fraction(1)},
          False: {"%": Fraction(1), "°": Fraction(1), "base": Fraction(0)}}  # if the other side leaves them out
 
-spent = limit = 0  # the work of all comparisons, and what it may be at the end of this one
+spent = limit = 0  # the work of all comparisons, and where that of this one ends; a unit is some 10 microseconds
 
 
 class TooMuchWork(Exception):
     """A comparison has used up its work."""
-
-
-def begin_comparison():
-    global limit
-    limit = spent + MOST_WORK
-    value_at.cache_clear()  # so that a verdict does not depend on what was compared before
 
 
 def spend(units):
@@ -51,10 +44,10 @@ def samples(name):
     rng = random.Random(name.encode("utf-8", "replace"))  # seeded by SHA-512: the same in every process
     whole = [*rng.sample(range(2, 8), 6), rng.randrange(32, 64), rng.randrange(1024, 2048)]
     others = [Fraction(rng.randrange(256, 768), 1024) * 2 ** (i // 2) * (-1) ** i for i in rng.sample(range(10), 10)]
-    return [*map(Fraction, whole), *(map(round, others) if name[0] in "ijklmn" else others)]
+    return [Fraction(value) for value in (*whole, *(map(round, others) if name[0] in "ijklmn" else others))]
 
 
-@lru_cache(maxsize=None)
+@lru_cache(maxsize=None)  # emptied before each comparison, so that a verdict does not depend on those before
 def value_at(quantity, point, marks_count=True, real=True):
     """The value of a quantity at a point (an index of `samples`); None where it has none."""
     names = CONSTANTS | MARKS[marks_count] | {name: samples(name)[point] for name in quantity.variables}
@@ -74,10 +67,9 @@ def evaluate(tree, names, real):
     operation, *args = tree
     args = [evaluate(arg, names, real) for arg in args]
     value = OPERATIONS[operation](*args) if operation in OPERATIONS else getattr(MP, operation)(number(*args))
+    spend(1 + (size(value) >> 7) if isinstance(value, Fraction) else 3)
     if isinstance(value, Fraction):
-        spend(1 + (size(value) >> 7))
         return value
-    spend(3)
     magnitude = MP.mag(value) if value else 0
     if not magnitude < LARGEST or magnitude < -LARGEST and operation in "*^":  # what a sum leaves so small is 0
         raise OverflowError
@@ -92,24 +84,20 @@ def equal(a, b, rounding=0.0):
     """Whether two values are equal, or differ by rounding."""
     if isinstance(a, Fraction) and isinstance(b, Fraction):
         return abs(a - b) <= rounding
-    try:
-        return abs(number(a) - number(b)) < max(TINY, rounding)
-    except OverflowError:
-        return False
+    return abs(number(a) - number(b)) < max(TINY, rounding)
+
+
+def number(value):
+    """A value as a number of MP; NaN, which is equal to nothing, if it is too large or too small."""
+    if not isinstance(value, Fraction):
+        return value
+    magnitude = value.numerator.bit_length() - value.denominator.bit_length()
+    return MP.mpf(value.numerator) / value.denominator if abs(magnitude) <= LARGEST else MP.nan
 
 
 def size(*fractions):
     """Bits of fractions."""
     return sum(max(value.numerator.bit_length(), value.denominator.bit_length()) for value in fractions)
-
-
-def number(value):
-    """A value as a number of MP."""
-    if not isinstance(value, Fraction):
-        return value
-    if value and abs(value.numerator.bit_length() - value.denominator.bit_length()) > LARGEST:
-        raise OverflowError
-    return MP.mpf(value.numerator) / value.denominator
 
 
 def of_many(operation, values):
@@ -124,16 +112,12 @@ def of_many(operation, values):
 def power(base, exponent):
     if isinstance(base, Fraction) and is_whole(exponent) and (size(base) - 1) * abs(exponent) <= LARGEST_EXACT:
         return base ** int(exponent)
+    if not base.imag and base < 0 and isinstance(exponent, Fraction) and exponent.numerator == exponent.denominator % 2:
+        return -power(-base, exponent)  # the cube root of -8 is -2
     base, exponent = number(base), number(exponent)
     if base and max(1, abs(MP.mag(base))) * abs(exponent) > 2 * LARGEST:
         raise OverflowError
     return MP.power(base, exponent)
-
-
-def root(radicand, degree):
-    if is_whole(degree) and degree % 2 and not radicand.imag and radicand < 0:
-        return -power(-radicand, 1 / degree)  # the real root of a negative number
-    return power(radicand, 1 / degree)
 
 
 def count(value):
@@ -142,11 +126,9 @@ def count(value):
     return int(value)
 
 
-def floor(value):
-    return Fraction(int(MP.floor(number(value).real)))
-
-
 OPERATIONS = {"+": lambda *values: of_many(sum, values), "*": lambda *values: of_many(math.prod, values), "^": power,
-              "root": root, "exp": lambda exponent: power(MP.e, exponent), "abs": abs, "floor": floor,
-              "ceil": lambda value: -floor(-value), "!": lambda n: Fraction(math.factorial(count(n))),
+              "root": lambda value, degree: power(value, 1 / degree), "exp": lambda exponent: power(MP.e, exponent),
+              "abs": abs, "floor": lambda value: Fraction(int(MP.floor(number(value).real))),
+              "ceil": lambda value: Fraction(int(MP.ceil(number(value).real))),
+              "!": lambda n: Fraction(math.factorial(count(n))),
               "binom": lambda n, k: Fraction(math.comb(count(n), count(k)))}
