@@ -29,9 +29,9 @@ def quotient(top, bottom):
 
 
 def names_in(tree):
-    if isinstance(tree, str):
-        return {tree} - CONSTANTS
-    return set().union(*map(names_in, tree[1:])) if isinstance(tree, tuple) else set()
+    if isinstance(tree, tuple):
+        return set().union(*map(names_in, tree[1:]))
+    return {tree} - CONSTANTS if isinstance(tree, str) else set()
 
 
 @dataclass(eq=False)
@@ -42,9 +42,8 @@ class Quantity:
     rounding: float = 0.0  # half of the last place of a long decimal: 0.333333 is 1/3, but 0.3333 is not
 
     def __post_init__(self):
-        names = names_in(self.tree)
-        self.variables = names - MARKS
-        self.marked = bool(self.unit or names & MARKS)  # with what the other side may leave out
+        self.variables = names_in(self.tree) - MARKS
+        self.marked = bool(self.unit or names_in(self.tree) & MARKS)  # with what the other side may leave out
 
 
 @dataclass(eq=False)

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from fractions import Fraction
-from itertools import chain
 
 from .items import INFINITY, MINUS_INFINITY, Group, Quantity, Relation, Unreadable, as_tree, is_name, negative
 from .value import POINTS, equal, spend, value_at
@@ -45,44 +44,41 @@ def same_quantity(a, b):
 
 def same_value(a, b, marks_count=True):
     """Whether two trees are equal: as they are written, or in all values that they have."""
-    rounding = 0.0 if a.variables or b.variables else max(a.rounding, b.rounding)
-    rational = isinstance(a.tree, Fraction) and isinstance(b.tree, Fraction)
-    if a.tree == b.tree and marks_count or rational and not rounding:
-        return a.tree == b.tree  # what most pairs in a vote are
+    rounding = max(a.rounding, b.rounding)
+    if marks_count and a.tree == b.tree:
+        return True
+    if isinstance(a.tree, Fraction) and isinstance(b.tree, Fraction):  # what most pairs in a vote are
+        return equal(a.tree, b.tree, rounding)
     return all(equal(one, other, rounding) for one, other in values(a, b, marks_count))
 
 
 def values(a, b, marks_count=True):
-    """Yields the values of two quantities at each point where both are real. Where less than two of these are found,
-    those where they have complex values follow; if these are less than two as well, so do 0 and 1, which differ."""
-    points, least = (range(POINTS), 2) if a.variables or b.variables else (range(1), 1)
-    for real in (True, False):
-        met = 0
-        for point in points:
-            spend(1)
-            one, other = (value_at(quantity, point, marks_count, real) for quantity in (a, b))
-            if one is not None and other is not None:
-                yield one, other
-                met += 1
-        if met >= least:
-            return
-    compared_as_written["without value"] += 1
-    yield Fraction(0), Fraction(1)
+    """Yields the values of two quantities at each point where both have one. If there are less than two of these, or
+    none of two constants, 0 and 1 follow, which differ."""
+    points, met = POINTS if a.variables or b.variables else 1, 0
+    for point in range(points):
+        spend(1)
+        pair = [value_at(quantity, point, marks_count) for quantity in (a, b)]
+        if None not in pair:
+            met += 1
+            yield pair
+    if met < min(points, 2):
+        compared_as_written["without value"] += 1
+        yield Fraction(0), Fraction(1)
 
 
 def said(relation):
     """(name, what is said of it): (x, 5) for x = 5 and 5 = x, (x, (2, ∞)) for x > 2, (2 + 3, 5) for 2 + 3 = 5;
     (None, None) for other equations and inequalities."""
-    left, right = relation.left, relation.right
+    left, right, closed = relation.left, relation.right, relation.sign == "≤"
     variables = any(isinstance(side, Quantity) and side.variables for side in (left, right))
     if relation.sign == "∈" or relation.sign == "=" and (is_name(left) or not variables):
         return left, right
     if relation.sign == "=" and is_name(right):
         return right, left
-    if relation.sign in "<≤" and is_name(left) != is_name(right):
-        closed = relation.sign == "≤"
-        if is_name(left):
-            return left, Group("tuple", [MINUS_INFINITY, right], "(]" if closed else "()")
+    if relation.sign in "<≤" and is_name(left) and not is_name(right):
+        return left, Group("tuple", [MINUS_INFINITY, right], "(]" if closed else "()")
+    if relation.sign in "<≤" and is_name(right) and not is_name(left):
         return right, Group("tuple", [left, INFINITY], "[)" if closed else "()")
     return None, None
 
@@ -93,8 +89,10 @@ def same_relation(a, b):
     (name, value), (other_name, other_value) = said(a), said(b)
     if name and other_name and same(name, other_name) and same(value, other_value):
         return True
-    if a.sign != b.sign:
+    if a.sign != b.sign or a.sign == "∈":
         return False
+    if same(a.left, b.left) and same(a.right, b.right):
+        return True
     try:
         top, bottom = (("+", as_tree(item.left), negative(as_tree(item.right))) for item in (a, b))
     except Unreadable:
@@ -102,32 +100,29 @@ def same_relation(a, b):
     ratio = Quantity(("*", top, ("^", bottom, Fraction(-1))))
     ratios = (value for value, _ in values(ratio, ratio))
     first = next(ratios)
-    return first != 0 and (a.sign in "=≠" or first.real > 0) and all(equal(value, first) for value in ratios)
+    if first == 0 or a.sign in "<≤" and not first.real > 0:
+        return False
+    return all(equal(value, first) for value in ratios)
 
 
 def same_group(a, b):
     kinds = {a.kind, b.kind}
     if "union" in kinds:
         return in_any_order(parts_of(a), parts_of(b))
+    in_order = len(a.items) == len(b.items) and all(map(same, a.items, b.items))
     if "tuple" in kinds:
         ends = {a.ends, b.ends} - ({"[]"} if "list" in kinds else set())  # a list may have square brackets
-        return "set" not in kinds and (len(ends) == 1 or len(a.items) != 2) and in_order(a.items, b.items)
+        return in_order and "set" not in kinds and (len(ends) == 1 or len(a.items) != 2)
     named = [len({str(item.left) for item in group.items if isinstance(item, Relation)}) > 1 for group in (a, b)]
-    if named[0] != named[1]:  # x = 1, y = 2 is 1, 2, but not 2, 1
-        return in_order(a.items, b.items)
-    return in_any_order(a.items, b.items)
+    return in_order or named[0] == named[1] and in_any_order(a.items, b.items)  # x = 1, y = 2 is 1, 2, but not 2, 1
 
 
 def parts_of(group):
-    """What a union is made of, the elements of its sets one by one."""
+    """The parts of a union, the elements of its sets one by one."""
     if group.kind == "tuple":
         return [group]
-    parts = (item.items if isinstance(item, Group) and item.kind != "tuple" else [item] for item in group.items)
-    return [*chain(*parts)]
-
-
-def in_order(a, b):
-    return len(a) == len(b) and all(map(same, a, b))
+    sets = [item.items if isinstance(item, Group) and item.kind != "tuple" else [item] for item in group.items]
+    return sum(sets, [])
 
 
 def in_any_order(a, b):
