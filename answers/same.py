@@ -6,9 +6,9 @@ from fractions import Fraction
 from .items import INFINITY, MINUS_INFINITY, Group, Quantity, Relation, Unreadable, as_tree, is_name, negative
 from .value import POINTS, equal, spend, value_at
 
+# Comparisons, of answers or of values in them, that were decided by their writing, by reason: too long, unreadable,
+# without value, too much work, too many (a whole vote)
 compared_as_written = Counter()
-"""How many comparisons, of answers or of values in them, were decided by their writing, by reason: too long,
-unreadable, without value, too much work, too many (a whole vote)."""
 
 
 def same(a, b):
@@ -30,10 +30,8 @@ def same(a, b):
 
 
 def same_quantity(a, b):
-    if a.word and a.word.casefold() == b.word.casefold():
-        return True
-    if a.word.isupper() and b.word.isupper():
-        return False  # HHT is not THH, though ab is ba
+    if a.word and b.word:  # ab is ba, but HHT is not THH
+        return a.word.casefold() == b.word.casefold() or (a.word + b.word).islower() and same_value(a, b)
     if a.marked == b.marked:
         return a.unit == b.unit and same_value(a, b)
     marked, bare = (a, b) if a.marked else (b, a)
@@ -44,9 +42,9 @@ def same_quantity(a, b):
 
 def same_value(a, b, marks_count=True):
     """Whether two trees are equal: as they are written, or in all values that they have."""
-    rounding = max(a.rounding, b.rounding)
     if marks_count and a.tree == b.tree:
         return True
+    rounding = max(a.rounding, b.rounding)
     if isinstance(a.tree, Fraction) and isinstance(b.tree, Fraction):  # what most pairs in a vote are
         return equal(a.tree, b.tree, rounding)
     return all(equal(one, other, rounding) for one, other in values(a, b, marks_count))
@@ -107,24 +105,13 @@ def same_relation(a, b):
 
 def same_group(a, b):
     kinds = {a.kind, b.kind}
-    if "union" in kinds:
-        return in_any_order(parts_of(a), parts_of(b))
     in_order = len(a.items) == len(b.items) and all(map(same, a.items, b.items))
     if "tuple" in kinds:
         ends = {a.ends, b.ends} - ({"[]"} if "list" in kinds else set())  # a list may have square brackets
-        return in_order and "set" not in kinds and (len(ends) == 1 or len(a.items) != 2)
-    named = [len({str(item.left) for item in group.items if isinstance(item, Relation)}) > 1 for group in (a, b)]
-    return in_order or named[0] == named[1] and in_any_order(a.items, b.items)  # x = 1, y = 2 is 1, 2, but not 2, 1
-
-
-def parts_of(group):
-    """The parts of a union, the elements of its sets one by one."""
-    if group.kind == "tuple":
-        return [group]
-    sets = [item.items if isinstance(item, Group) and item.kind != "tuple" else [item] for item in group.items]
-    return sum(sets, [])
-
-
-def in_any_order(a, b):
-    """Whether each item is found as often in both."""
-    return len(a) == len(b) and all(sum(same(x, y) for y in a) == sum(same(x, y) for y in b) for x in a)
+        return in_order and kinds <= {"tuple", "list"} and (len(ends) == 1 or len(a.items) != 2)
+    named = [len({str(item.left) for item in group.items if isinstance(item, Relation) and item.sign == "="}) > 1
+             for group in (a, b)]
+    if in_order or named[0] != named[1]:  # x = 1, y = 2 is 1, 2, but not 2, 1
+        return in_order
+    return len(a.items) == len(b.items) and all(  # in any order, each item as often
+        sum(same(x, y) for y in a.items) == sum(same(x, y) for y in b.items) for x in a.items)
