@@ -79,7 +79,7 @@ def majority(answers, *, same=same_answer, count_unboxed=True):
     strings are counted first; of more than 200 different ones only the 200 most frequent are compared and can win.
     """
     counts = Counter(answers)
-    unboxed = counts.pop(None, 0)
+    counts.pop(None, None)
     if not counts:
         return None, 0.0
     frequent = dict(counts.most_common(MOST_COMPARED))
@@ -91,4 +91,4 @@ def majority(answers, *, same=same_answer, count_unboxed=True):
             same(seen, answer) if value.spent < most else written_form(seen) == written_form(answer))), answer)
         votes[first] = votes.get(first, 0) + counts[answer]
     winner = max(votes, key=votes.get)
-    return winner, votes[winner] / (len(answers) if count_unboxed else len(answers) - unboxed)
+    return winner, votes[winner] / (len(answers) if count_unboxed else counts.total())

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 CONSTANTS, MARKS = {"e", "i", "π"}, {"%", "°", "base"}
-structure = str
+structure = str  # of a tree, as a part of a name: f(x + 1)
 
 
 class Unreadable(Exception):
@@ -42,8 +42,9 @@ class Quantity:
     rounding: float = 0.0  # half of the last place of a long decimal: 0.333333 is 1/3, but 0.3333 is not
 
     def __post_init__(self):
-        self.variables = names_in(self.tree) - MARKS
-        self.marked = bool(self.unit or names_in(self.tree) & MARKS)  # with what the other side may leave out
+        names = names_in(self.tree)
+        self.variables = names - MARKS
+        self.marked = bool(self.unit or names & MARKS)  # with what the other side may leave out
 
 
 @dataclass(eq=False)

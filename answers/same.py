@@ -87,20 +87,19 @@ def same_relation(a, b):
     (name, value), (other_name, other_value) = said(a), said(b)
     if name and other_name and same(name, other_name) and same(value, other_value):
         return True
-    if a.sign != b.sign or a.sign == "∈":
-        return False
-    if same(a.left, b.left) and same(a.right, b.right):
-        return True
+    if a.sign != b.sign or same(a.left, b.left) and same(a.right, b.right):
+        return a.sign == b.sign
     try:
         top, bottom = (("+", as_tree(item.left), negative(as_tree(item.right))) for item in (a, b))
     except Unreadable:
         return False
+    spend(10)
     ratio = Quantity(("*", top, ("^", bottom, Fraction(-1))))
     ratios = (value for value, _ in values(ratio, ratio))
     first = next(ratios)
     if first == 0 or a.sign in "<≤" and not first.real > 0:
         return False
-    return all(equal(value, first) for value in ratios)
+    return bool(ratio.variables) and all(equal(value, first) for value in ratios)
 
 
 def same_group(a, b):

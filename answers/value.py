@@ -1,7 +1,7 @@
 """What a tree is worth at points that all trees share: a Fraction where it is rational, else a number of 640 bits.
 
-A number is between 2^-256 and 2^256, so that its error stays far below 2^-256, and what is that close to a whole number
-is this number. Each operation looks at the size of its operands before it computes.
+Where a value that is not rational leaves 2^-256 to 2^256, there is none, so that errors stay far below 2^-256, and what
+is that close to a whole number is this number. Each operation looks at the size of its operands before it computes.
 """
 
 import math
@@ -38,8 +38,8 @@ def spend(work):
 
 @lru_cache(maxsize=4096)
 def samples(name):
-    """The values of a variable at the points: whole numbers near and far, then fractions of both signs. Their order
-    depends on the name. Names that begin with i to n are always whole, which ⌈n/2⌉ = ⌊(n+1)/2⌋ takes for granted."""
+    """The values of a variable at the points: whole numbers near and far, then fractions of both signs, by its name.
+    Names that begin with i to n are always whole, which ⌈n/2⌉ = ⌊(n+1)/2⌋ takes for granted."""
     rng = random.Random(name.encode("utf-8", "replace"))  # seeded by SHA-512: the same in every process
     whole = [*rng.sample(range(2, 8), 6), rng.randrange(32, 64), rng.randrange(1024, 2048)]
     others = [Fraction(rng.randrange(256, 768), 1024) * 2 ** (i // 2) * (-1) ** i for i in rng.sample(range(8), 8)]
@@ -64,7 +64,9 @@ def evaluate(tree, names, real):
         return names[tree] if isinstance(tree, str) else tree
     operation, *args = tree
     args = [evaluate(arg, names, real) for arg in args]
-    if sum(size(arg) for arg in args) > LARGEST_EXACT:
+    if operation in ("!", "binom") and not all(is_whole(arg) and arg <= LARGEST_COUNT for arg in args):
+        raise ValueError
+    if sum(map(size, args)) > LARGEST_EXACT:
         raise OverflowError
     value = OPERATIONS.get(operation, getattr(MP, operation, None))(*args)
     spend(1 + (size(value) >> 7) if isinstance(value, Fraction) else 3)
@@ -103,12 +105,6 @@ def power(base, exponent):
     return MP.power(base, exponent)
 
 
-def count(value):
-    if not is_whole(value) or value > LARGEST_COUNT:
-        raise ValueError
-    return int(value)
-
-
 OPERATIONS = {"+": lambda *values: sum(values), "*": lambda *values: math.prod(values), "^": power, "abs": abs,
-              "root": lambda value, degree: power(value, 1 / degree), "!": lambda n: Fraction(math.factorial(count(n))),
-              "binom": lambda n, k: Fraction(math.comb(count(n), count(k)))}
+              "root": lambda value, degree: power(value, 1 / degree), "!": lambda n: Fraction(math.factorial(int(n))),
+              "binom": lambda n, k: Fraction(math.comb(int(n), int(k)))}
