@@ -5,7 +5,7 @@ r"""What a final answer is, when two answers are the same, and the majority of m
     latex.py    reads these -> a Quantity (an expression and its unit), a Group (tuple, set, ...) or a Relation
     read.py     says what a text may say, read as LaTeX, as words, or with its comma as a point
     items.py    defines what is read
-    value.py    evaluates expressions at seeded points: exactly where they are rational, else with 150 digits
+    value.py    evaluates expressions at seeded points: exactly where they are rational, else with 190 digits
     same.py     compares two readings: values, groups item by item, equations up to a factor
 
 Nothing here can hang: there is no `eval` and no `simplify`, reading takes linear time, a value has bounds, and a
