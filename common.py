@@ -99,8 +99,7 @@ def require_one_of(settings, choices, *names):
 
 
 def start_processes(alone=True):
-    """Joins the processes of torchrun. A single process on CUDA makes a group of its own if `alone`, for training: FSDP
-    is what computes in bf16 there."""
+    """Joins torchrun's processes. One process on CUDA makes a group of its own if `alone`: FSDP computes in bf16."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))

@@ -38,9 +38,8 @@ from tasks.benchmarks import BENCHMARKS, GROUPS, OWN, PAPER, ByValue, benchmark_
 # ---- asking and grading
 
 class PartFiles:
-    """Rows that several processes write, each to a part file beside `file`, until all are there and `file` is whole.
-
-    A row is a dict with the keys question and sample. A part file may end within a line, where a process was killed."""
+    """Rows that several processes write, each to a part file beside `file`, until all are there and `file` is whole. A
+    row is a dict with the keys question and sample. A part file may end within a line, where a process was killed."""
 
     def __init__(self, file):
         self.file = file
@@ -72,9 +71,8 @@ class PartFiles:
 
 
 def ask(sampler, task, questions, *, samples, max_tokens, seed, progress=None, keep=None):
-    """Asks each question `samples` times at temperature 1, or once greedily if 0 -> rows, one a completion, in order.
-
-    A row is a dict: question and sample (their indices), text, tokens (how many), finished (by a stop token), gold,
+    """Asks each question `samples` times at temperature 1, or once greedily if 0 -> rows, one a completion, in order. A
+    row is a dict: question and sample (their indices), text, tokens (how many), finished (by a stop token), gold,
     grading, options, answer, right. progress: the label of the progress bar. keep: a file for the rows. With it, each
     completion is written as it ends, to a part file of its process; another call asks only what is missing."""
     if keep and keep.exists():
@@ -155,9 +153,8 @@ def accuracy(rows):
 
 
 def held_out(sampler, task, questions, *, samples, max_tokens, seed):
-    """What eval.jsonl says of the Solver in the sampler: the accuracy of samples at temperature 1 (mean) and of greedy
-    answers, with intervals; of the samples, the mean length in tokens (completion_tokens) and the share with more than
-    one line (worked)."""
+    """What eval.jsonl says of the Solver in the sampler: accuracy of samples at temperature 1 (mean) and greedy, with
+    intervals; the samples' mean length in tokens (completion_tokens) and share with more than one line (worked)."""
     sampled = ask(sampler, task, questions, samples=samples, max_tokens=max_tokens, seed=seed, progress="held-out")
     greedily = ask(sampler, task, questions, samples=0, max_tokens=max_tokens, seed=seed, progress="held-out, greedy")
     (mean, mean_ci), (greedy, greedy_ci) = accuracy(sampled), accuracy(greedily)

@@ -5,8 +5,7 @@
     iter1/questions.jsonl                     the pool of questions, with their votes
     iter1/solver.steps/                       checkpoints within a phase, removed at its end
 
-Every finished part is renamed into place whole, and a resumed run skips the parts that exist. Only rank 0 writes.
-"""
+Every finished part is renamed into place whole, and a resumed run skips the parts that exist. Only rank 0 writes."""
 
 import json
 from pathlib import Path
@@ -43,9 +42,8 @@ def columns(rows):
 
 def percent(value, interval=None):
     """A share as a cell of a table, in percent, with the half-width of its interval if given; `-` for None."""
-    if value is None:
-        return "-"
-    return f"{100 * value:.1f}" + ("" if interval is None else f" +- {100 * interval:.1f}")
+    spread = "" if interval is None else f" +- {100 * interval:.1f}"
+    return "-" if value is None else f"{100 * value:.1f}{spread}"
 
 
 class RunFolder:

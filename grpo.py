@@ -12,8 +12,7 @@ A row is prompt + completion, right-padded. The loss is divided once, by the cou
 processes, so the number of micro-batches and of processes changes nothing but speed and memory. FSDP2 shards the fp32
 weights, gradients and AdamW's moments, and computes in bf16 on CUDA. One process on a CPU needs no process group.
 
-Shapes: G prompts (groups), N completions per prompt, B rows, T tokens, M trained tokens of a micro-batch, D width.
-"""
+Shapes: G prompts (groups), N completions per prompt, B rows, T tokens, M trained tokens of a micro-batch, D width."""
 
 import math
 import os
@@ -76,7 +75,6 @@ class GRPOConfig:
 
 def group_advantages(rewards_GN, normalise_std=True, eps=1e-6):
     """A_i = (r_i - mean(r)) / (std(r) + eps) within each group -> [G, N]; without the division if not normalise_std.
-
     std is the unbiased one. A group of equal rewards, or of one completion, has advantages 0."""
     rewards_GN = torch.as_tensor(rewards_GN, dtype=torch.float32)
     equal_G1 = rewards_GN.amin(1, keepdim=True) == rewards_GN.amax(1, keepdim=True)
@@ -88,10 +86,9 @@ def group_advantages(rewards_GN, normalise_std=True, eps=1e-6):
 
 
 def token_weights(mask, average, denominator=None):
-    """The weight of each token in the loss -> [B, T].
-
-    mask: [B, T], 1 where a token is trained. average: what weighs the same, "token"s or "sequence"s. denominator: the
-    number of tokens (rows) of the whole mini-batch that these rows are a part of; their own number when not given."""
+    """The weight of each token in the loss -> [B, T]. mask: [B, T], 1 where a token is trained. average: what weighs
+    the same, "token"s or "sequence"s. denominator: the number of tokens (rows) of the whole mini-batch that these rows
+    are a part of; their own number when not given."""
     weight = mask.to(torch.promote_types(mask.dtype, torch.float32))
     if average == "sequence":
         weight = weight / weight.sum(1, keepdim=True).clamp(min=1)
@@ -107,8 +104,8 @@ def grpo_loss(logprobs, old_logprobs, ref_logprobs, advantages, mask, cfg, denom
     """-J of the module's docstring -> (scalar loss, metrics).
 
     logprobs, old_logprobs, ref_logprobs: [B, T], under the policy, the policy that sampled, and the reference.
-    advantages: [B]. mask, denominator: as in `token_weights`. cfg: `GRPOConfig`. importance: [B, T], a factor of each
-    token's surrogate. metrics: kl; clip_low, clip_high, clip_dual (shares of clipped tokens), weighted as the loss."""
+    advantages: [B]. mask, denominator: as in `token_weights`. importance: [B, T], a factor of each token's surrogate.
+    metrics: kl; clip_low, clip_high, clip_dual, the shares of clipped tokens; weighted as the loss."""
     A_B1 = advantages[:, None]
     weight = token_weights(mask, cfg.average, denominator)
     log_ratio = logprobs - old_logprobs
@@ -156,7 +153,6 @@ class MicroBatch:
 
 def micro_batches(rollouts, token_budget, device, rank=0, world=1):
     """This process's micro-batches, right-padded, each of at most token_budget tokens, padding included, or one row.
-
     Rollouts are taken longest first, in rounds of as many as fit the budgets of all processes, and the rows of a round
     go to the processes in turn. So all processes have the same number of micro-batches, as FSDP's collectives need, and
     about the same work. A process without a row in the last round gets one in which no token is trained."""
@@ -225,9 +221,8 @@ class Trainer:
 
     def __init__(self, model, cfg, lr, device=None):
         """model: the `Transformer` to start from. It is copied, tensor by tensor, and each process keeps its shard.
-        cfg: `GRPOConfig`. lr: the learning rate. device: the model's own when not given.
-
-        Raises ValueError on CUDA without a process group: FSDP is what computes in bf16 over fp32 weights."""
+        cfg: `GRPOConfig`. lr: the learning rate. device: the model's own when not given. Raises ValueError on CUDA
+        without a process group: FSDP is what computes in bf16 over fp32 weights."""
         self.cfg, self.device = cfg, torch.device(device or model.embed_tokens.weight.device)
         self.rank, self.world = rank_and_world()
         if self.device.type == "cuda" and not dist.is_initialized():
@@ -267,14 +262,12 @@ class Trainer:
         return policy(batch.tokens_BT, batch.mask_BT, self.cfg.temperature)
 
     def step(self, rollouts):
-        """One GRPO step on a list of `Rollout`s, `mini_batches` optimizer updates -> metrics.
+        """One GRPO step on a list of `Rollout`s, `mini_batches` optimizer updates -> metrics: means over the updates of
+        loss, those of `grpo_loss`, entropy and, where rollouts have logprobs, sampler_kl; grad_norm, the largest.
 
-        Means over the updates: loss, those of `grpo_loss`, entropy and, where the rollouts have logprobs, sampler_kl.
-        grad_norm: the largest of the updates. update_tflops: of all processes, recomputed activations not counted.
-
-        Raises ValueError for a row without completion tokens, or without the sampler's logprobs where they are needed;
-        FloatingPointError when a loss or gradient is not finite, naming the rollouts by their index in the list. The
-        weights are then as they were before that update."""
+        Raises ValueError for a row without completion tokens, or without the sampler's logprobs where they are needed.
+        Raises FloatingPointError when a loss or gradient is not finite, naming the rollouts by their index in the list;
+        the weights are then as they were before that update."""
         start, cfg = time.perf_counter(), self.cfg
         if any(not r.completion for r in rollouts):
             raise ValueError("a rollout has no completion tokens")

@@ -5,8 +5,7 @@ the attention projections (Qwen2.5), rescaled rotary frequencies (Llama 3.1 and 
 embedding or not. Modules have the names of the Hugging Face checkpoint, so loading and saving need no table of names.
 
 Shapes: B rows, T tokens, V vocabulary, D width, H query heads, K key/value heads, C head width. A tensor's name ends in
-its shape where it changes (`q_BTHC`).
-"""
+its shape where it changes (`q_BTHC`)."""
 
 import json
 import math
@@ -90,9 +89,8 @@ class ModelConfig:
         return self.layers * self.block_parameters() + embeddings + self.width
 
     def forward_flops(self, tokens, pairs, scored):
-        """Floating-point operations of a forward pass over `tokens` tokens, of which `scored` get logits.
-
-        pairs: the number of (query, key) pairs: the tokens that each token attends to, summed over the tokens."""
+        """Floating-point operations of a forward pass over `tokens` tokens, of which `scored` get logits. pairs: the
+        number of (query, key) pairs: the tokens that each token attends to, summed over the tokens."""
         attention = self.head_dim * (2 * self.heads + 2 * self.kv_heads) * self.width
         matrices = self.layers * (attention + 3 * self.ffn * self.width)
         products = self.layers * 2 * self.heads * self.head_dim * pairs
@@ -100,10 +98,9 @@ class ModelConfig:
 
 
 def rope_frequencies(config, device):
-    """Angular frequencies of the rotary embedding, fp32 [C/2], in radians per token.
-
-    Llama 3 (config.json `rope_type: llama3`) divides low frequencies, whose wavelength exceeds the original context, by
-    `factor`. It leaves high frequencies alone, and blends the two in between."""
+    """Angular frequencies of the rotary embedding, fp32 [C/2], in radians per token. Llama 3 (config.json `rope_type:
+    llama3`) divides low frequencies, whose wavelength exceeds the original context, by `factor`. It leaves high
+    frequencies alone, and blends the two in between."""
     exponent = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=device) / config.head_dim
     frequency = config.rope_theta**-exponent
     if config.rope_scaling is None:
@@ -200,10 +197,9 @@ class Transformer(nn.Module):
         return self.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
 
     def forward(self, tokens_BT, positions_BT=None, cache=None):
-        """Final hidden states [B, T, D] of token ids [B, T].
-
-        positions_BT: each token's position in its row; 0, 1, 2, ... when not given. cache: an object whose
-        `attend(layer, q_BTHC, k_BTKC, v_BTKC) -> [B, T, H, C]` replaces the causal attention, such as `PagedCache`."""
+        """Final hidden states [B, T, D] of token ids [B, T]. positions_BT: each token's position in its row; 0, 1, 2,
+        ... when not given. cache: an object whose `attend(layer, q_BTHC, k_BTKC, v_BTKC) -> [B, T, H, C]` replaces the
+        causal attention, such as `PagedCache`."""
         if positions_BT is None:
             positions_BT = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)[None]
         x_BTD = self.embed_tokens(tokens_BT)
@@ -271,7 +267,6 @@ def read_tensors(folder):
 
 def load(path, device="cpu", dtype=torch.float32):
     """Reads a Hugging Face folder or Hub id into a `Transformer` on `device` in `dtype`; dtype None keeps the file's.
-
     The model is built without memory, on `meta`, and the files must hold each parameter once, in its shape. On the CPU,
     tensors that keep their dtype stay mapped to the file, and all processes share that memory. Raises FileNotFoundError
     for a missing file; ValueError for a broken one, an unsupported config, or a missing, extra or misshapen tensor."""

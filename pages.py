@@ -6,8 +6,7 @@ The cache is cut into pages of a few positions. A row's block table lists its pa
 A row is one completion being decoded; a lane is the line of the batch's arrays and tensors that a running row occupies.
 When pages run out, the youngest row is preempted: it gives its pages back, waits, and starts over with the same draws.
 
-Shapes: A running rows, n pages of a row, N new tokens, B rows, T tokens, H query heads, K key/value heads, C head width
-"""
+Shapes: A running rows, n pages of a row, N new tokens, B rows, T tokens, H query and K key/value heads, C width."""
 
 import hashlib
 from collections import deque

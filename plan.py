@@ -2,9 +2,8 @@
 
     python plan.py --preset paper --model Qwen/Qwen3-4B-Base --devices 1 --device_gb 141 --tflops 790 --tb_s 4.3
 
---devices, --device_gb (10^9 bytes), --tflops (10^12 FLOP/s of large matrix products) and --tb_s (10^12 bytes/s of
-memory) describe a machine of GPUs. Without --device_gb this machine is measured; with it, hours need the two rates. All
-other options are those of rzero.py."""
+--devices, --device_gb (10^9 bytes), --tflops (10^12 FLOP/s of large matrix products) and --tb_s (10^12 bytes/s)
+describe a machine of GPUs. Without --device_gb this one is measured. All other options are those of rzero.py."""
 
 import os
 import sys

@@ -1,7 +1,6 @@
 """The plumbing of a run: one sampler that plays either role, phases with resume and metrics, measurement.
 
-The algorithm is in rzero.py; a `Run` keeps sampling, resume and metrics out of it.
-"""
+The algorithm is in rzero.py; a `Run` keeps sampling, resume and metrics out of it."""
 
 import hashlib
 import resource

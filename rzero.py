@@ -53,10 +53,8 @@ def challenger_rewards(questions, shares, task, cfg):
 
 
 def repetition_penalty(questions, distances=bleu_distances, tau=0.5):
-    """|C_k| / B for each of B questions: the share of the batch in its cluster -> [B] (paper, section 3.1).
-
-    distances: questions -> [B, B], 1 - BLEU unless the task says otherwise. Clusters are merged by average linkage
-    while their mean distance is below tau."""
+    """|C_k| / B for each of B questions: the share of the batch in its cluster -> [B] (paper, section 3.1). Clusters
+    are merged by average linkage while the mean of their distances(questions) [B, B] is below tau."""
     if not questions:
         return np.zeros(0)
     clusters = average_linkage(distances(questions), tau)

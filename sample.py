@@ -7,8 +7,7 @@ processes, up to the rounding of the logits. A preempted row draws again what it
 
     python sample.py --model tiny --prompt "What is 17 + 25 - 8?" --n 4
 
-Shapes: A running rows, P prompts, T tokens, n pages of a row's block table, V vocabulary.
-"""
+Shapes: A running rows, P prompts, T tokens, n pages of a row's block table, V vocabulary."""
 
 import argparse
 import math
@@ -62,9 +61,8 @@ class Sampler:
 
     def __init__(self, model, tokenizer, max_rows=512, kv_gb=None, page_size=16):
         """max_rows: the most rows decoded together. kv_gb: the most that the cache may take, in 10^9 bytes; when not
-        given, 80 % of the memory that is free when it is first needed. page_size: positions of a page.
-
-        On CUDA, parts of the model are compiled in place. Raises ValueError if the model lacks ids of the tokenizer."""
+        given, 80 % of the memory that is free when it is first needed. page_size: positions of a page. On CUDA, parts
+        of the model are compiled in place. Raises ValueError if the model lacks ids of the tokenizer."""
         V = model.config.vocab_size
         if tokenizer.vocab_size > V:
             raise ValueError(f"the tokenizer has {tokenizer.vocab_size} tokens, the model only {V}")
@@ -89,15 +87,13 @@ class Sampler:
     @torch.inference_mode()  # a tenth faster than no_grad on the CPU
     def generate(self, prompts, n=1, max_tokens=256, temperature=1.0, top_p=1.0, top_k=0, seed=0, progress=None,
                  watch=None):
-        """n completions of each prompt -> one list of n `Completion`s for each prompt.
-
-        prompts: lists of token ids. max_tokens: the most tokens of a completion, with its stop token; one number, or
-        one for each prompt. temperature 0 is greedy. progress: the label of a progress bar that counts tokens; no bar
-        when not given. watch(i, j, tokens, ended): called as completion j of prompt i grows, with its tokens so far.
-
-        Under torch.distributed each process draws a share of the rows and gets all completions. The bar and `watch` see
-        the rows of their own process. Raises ValueError for an empty prompt, a setting out of range or a cache too
-        small for one row, and FloatingPointError, naming the row, when the model gives NaN."""
+        """n completions of each prompt -> one list of n `Completion`s for each prompt. prompts: lists of token ids.
+        max_tokens: the most tokens of a completion, with its stop token; one number, or one for each prompt.
+        temperature 0 is greedy. progress: the label of a progress bar that counts tokens; no bar when not given.
+        watch(i, j, tokens, ended): called as completion j of prompt i grows, with its tokens so far. Under
+        torch.distributed each process draws a share of the rows and gets all completions. The bar and `watch` see the
+        rows of their own process. Raises ValueError for an empty prompt, a setting out of range or a cache too small
+        for one row, and FloatingPointError, naming the row, when the model gives NaN."""
         limits = [max_tokens] * len(prompts) if isinstance(max_tokens, int) else list(max_tokens)
         check(prompts, n, limits, temperature, top_p, top_k)
         params = dict(temperature=temperature, top_p=top_p, top_k=top_k, seed=seed)

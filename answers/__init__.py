@@ -1,16 +1,12 @@
 r"""What a final answer is, when two answers are the same, and the majority of many. Knows nothing of models.
 
     clean.py    takes off what does not change the value of an answer: $, \left, \dfrac, unicode dress
-    tokens.py   cuts it into numbers, letters, words and signs
-    latex.py    reads these -> a Quantity (an expression and its unit), a Group (tuple, set, ...) or a Relation
-    read.py     says what a text may say, read as LaTeX, as words, or with its comma as a point
-    items.py    defines what is read
+    read.py     reads the rest -> a Quantity (an expression and its unit), a Group (tuple, set, ...) or a Relation
     value.py    evaluates expressions at seeded points: exactly where they are rational, else with 190 digits
     same.py     compares two readings: values, groups item by item, equations up to a factor
 
 Nothing here can hang: there is no `eval` and no `simplify`, reading takes linear time, a value has bounds, and a
-comparison has a budget of work. What exceeds them (5^{5^{5^5}}) or cannot be read is compared as it is written.
-"""
+comparison has a budget of work. What exceeds them (5^{5^{5^5}}) or cannot be read is compared as it is written."""
 
 import re
 from collections import Counter
@@ -51,11 +47,9 @@ def extract_boxed(text):
 
 
 def same_answer(a, b):
-    """Whether two strings are one answer. Symmetric, deterministic, never raises; some 0.1 ms, 50 ms at most.
-
-    A unit, percent sign, degree sign or base that one side lacks is not missed, and so it is not transitive: 50% is 0.5
-    and 50. Texts of more than 2,000 characters are compared as they are written.
-    """
+    """Whether two strings are one answer. Symmetric, deterministic, never raises; some 0.1 ms, 50 ms at most. A unit,
+    percent sign, degree sign or base that one side lacks is not missed, and so it is not transitive: 50% is 0.5 and 50.
+    Texts of more than 2,000 characters are compared as they are written."""
     if a == b:
         return True
     a, b = sorted((a, b))  # the order of the arguments must not matter where an order is tried
@@ -72,12 +66,10 @@ def same_answer(a, b):
 
 
 def majority(answers, *, same=same_answer, count_unboxed=True):
-    """The most frequent answer and its share -> (answer, share); (None, 0.0) if nobody answers.
-
-    answers: strings, or None without a box, which has no vote but counts in the share unless count_unboxed is False.
-    same(a, b): whether two strings are one answer. The first seen of a class stands for it, and wins a tie. Equal
-    strings are counted first; of more than 200 different ones only the 200 most frequent are compared and can win.
-    """
+    """The most frequent answer and its share -> (answer, share); (None, 0.0) if nobody answers. answers: strings, or
+    None without a box, which has no vote but counts in the share unless count_unboxed is False. same(a, b): whether two
+    strings are one answer. The first seen of a class stands for it, and wins a tie. Equal strings are counted first; of
+    more than 200 different ones only the 200 most frequent are compared and can win."""
     counts = Counter(answers)
     counts.pop(None, None)
     if not counts:

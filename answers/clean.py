@@ -24,13 +24,15 @@ SUBSTITUTIONS = [(needed, re.compile(pattern), by) for needed, pattern, by in [
     (",", r"(?:(?<=[1-9])|(?<=[0-9]{2}))(?: ?\{ ?, ?\}|,\\!) ?(?=[0-9]{3}(?![0-9]))", ""),  # 1{,}234, not 0{,}125
     (".", r"(?<![0-9])\.(?=[0-9])", "0."), (r"\!", r"\\!", ""), (r"\,", r"\\,", " "), ("{,}", r"\{,\}", ","),
     ("", r"\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|limits|q?quad|space|bf|rm|small|[lL]arge"
-     r"|underline)(?![A-Za-z])\.?|\\[;:> ()\[\]]|~|(?<!\\)\$|\\(?:[hv]space|color) ?\{[^{}]*\}|\bnp\.", " "),
-    ("\\", r"\\[dtc](frac|binom)(?![A-Za-z])", r"\\\1"),
+     r"|underline)(?![A-Za-z])\.?|\\[;:> ()\[\]]|~|(?<!\\)\$|\\(?:[hv]space|(?:text)?color) ?\{[^{}]*\}|\bnp\.", " "),
+    ("\\", r"\\(?:[dtcs]|nice)(frac|binom)(?![A-Za-z])", r"\\\1"),
     ("\\", r"\\(?:mathbf|boldsymbol|bm|operatorname) ?\{([^{}]*)\}|\\mathrm ?\{([eid])\}", r" \1\2"),
-    ("", r"\^ ?(?:\\circ(?![A-Za-z])|\{ ?\\circ ?\})|\\degree(?![A-Za-z])", "°"),
+    ("", r"\^ ?(?:(?:\\circ|o)(?![A-Za-z])|\{ ?\\circ ?\})|\\degree(?![A-Za-z])", "°"),
     ("prime", r"\^ ?(?:\\prime(?![A-Za-z])|\{ ?\\prime ?\})", "'"),
     ("nswer", r"(?i)^ *(?:\\text[a-z]* ?\{ ?)?(?:the )?(?:final )?answer(?: is|:)+ ?\}? ?(?=[^} ])", ""),
     ("10", r"(?<![0-9.^_A-Za-z])([0-9]+\.[0-9]+) ?\\(?:times|cdot) ?10 ?\^ ?\{ ?(-?[0-9]{1,3}) ?\}", r"\1e\2"),
+    ("llion", r"(?<=[0-9])((?: ?\\text ?\{)?) ?(m|b|tr)illion(?![a-z])",  # 2.5 million
+     lambda found: f"e{dict(m=6, b=9, tr=12)[found[2]]}{found[1]}"),
     ("", r"(\\\$|[€£₹]) ?([0-9]+(?:[.,][0-9]+)*(?:e[0-9]+)?)", r"\2\1"),
     ("begin", r"\\begin ?\{ ?(?:[a-zA-Z]*matrix|array)\}(?: ?\{[lcr| ]*\})?", "(("),  # a matrix is a tuple of rows
     ("end", r"(?:\),\( *)?\\end ?\{(?:[a-zA-Z]*matrix|array)\}", "))"),

@@ -3,11 +3,11 @@
 from collections import Counter
 from fractions import Fraction
 
-from .items import INFINITY, MINUS_INFINITY, Group, Quantity, Relation, Unreadable, as_tree, is_name, negative
-from .value import POINTS, equal, spend, value_at
+from .value import POINTS, Group, Quantity, Relation, Unreadable, as_tree, equal, is_name, negative, spend, value_at
 
-# Comparisons, of answers or of values in them, that were decided by their writing, by reason: too long, unreadable,
-# without value, too much work, too many (a whole vote)
+INFINITY, MINUS_INFINITY = Quantity("∞"), Quantity(negative("∞"))
+
+# The number of comparisons, of answers or of values in them, that were decided by their writing, by reason
 compared_as_written = Counter()
 
 
@@ -82,8 +82,7 @@ def said(relation):
 
 
 def same_relation(a, b):
-    """Whether they say the same of one name, or left - right of one is that of the other times a constant, which is
-    positive for < and ≤."""
+    """Whether they say the same of one name, or their left - right are proportional, above 0 for < and ≤."""
     (name, value), (other_name, other_value) = said(a), said(b)
     if name and other_name and same(name, other_name) and same(value, other_value):
         return True

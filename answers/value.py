@@ -1,17 +1,20 @@
-"""What a tree is worth at points that all trees share: a Fraction where it is rational, else a number of 640 bits.
+"""What an answer is once it is read, and what it is worth.
 
-Where a value that is not rational leaves 2^-256 to 2^256, there is none, so that errors stay far below 2^-256, and what
-is that close to a whole number is this number. Each operation looks at the size of its operands before it computes.
-"""
+A tree is a Fraction, a name (str), or a tuple (operation, tree, ...): + * ^ ! binom, root(x, degree), abs, floor, ceil
+and the functions by their names in mpmath. The names e, i and π are constants. % and ° stand for themselves, and 12_3
+is 12 + (5 - 12) "base", for the other side may leave them out: 50% is 0.5, and 50 too. ∞ is a variable like any other.
+
+A tree's value, at points that all trees share, is a Fraction where it is rational, else a number of 640 bits. There is
+none outside 2^-256 to 2^256, so that errors stay far below 2^-256, and what is that close to a whole number is this
+number. Each operation looks at the size of its operands before it computes."""
 
 import math
 import random
+from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from mpmath import MPContext
-
-from .items import is_whole
 
 LARGEST, LARGEST_EXACT, LARGEST_COUNT = 256, 50_000, 3000  # |log2| of a number; bits of a Fraction; n of n!
 POINTS = 16
@@ -19,10 +22,76 @@ MP = MPContext()
 MP.prec = 640
 TINY = MP.mpf(2) ** -LARGEST
 CONSTANTS = {"e": +MP.e, "i": MP.j, "π": +MP.pi}
-MARKS = {True: {"%": Fraction(1, 100), "°": MP.pi / 180, "base": Fraction(1)},
-         False: {"%": Fraction(1), "°": Fraction(1), "base": Fraction(0)}}  # if the other side leaves them out
+MARKS = {"%": Fraction(1, 100), "°": MP.pi / 180, "base": Fraction(1)}
+IGNORED = {"%": Fraction(1), "°": Fraction(1), "base": Fraction(0)}  # their values where the other side leaves them out
 
 spent = limit = 0  # the work of all comparisons, and where that of this one ends; a unit is some 10 microseconds
+
+
+class Unreadable(Exception):
+    """The text is no mathematics that is known here."""
+
+
+def is_whole(tree):
+    return isinstance(tree, Fraction) and tree.denominator == 1
+
+
+def negative(tree):
+    return -tree if isinstance(tree, Fraction) else ("*", Fraction(-1), tree)
+
+
+def quotient(top, bottom):
+    return top / bottom if is_whole(top) and is_whole(bottom) and bottom else ("*", top, ("^", bottom, Fraction(-1)))
+
+
+def names_in(tree):
+    if isinstance(tree, tuple):
+        return set().union(*map(names_in, tree[1:]))
+    return {tree} - CONSTANTS.keys() if isinstance(tree, str) else set()
+
+
+@dataclass(eq=False)
+class Quantity:
+    tree: Fraction | str | tuple
+    unit: str = ""
+    word: str = ""  # the letters, if it is nothing but letters: Yes is yes, though Y is not y
+    rounding: float = 0.0  # half of the last place of a long decimal: 0.333333 is 1/3, but 0.3333 is not
+
+    def __post_init__(self):
+        names = names_in(self.tree)
+        self.variables = names - MARKS.keys()
+        self.marked = bool(self.unit or names & MARKS.keys())  # with what the other side may leave out
+
+
+@dataclass(eq=False)
+class Group:
+    kind: str  # tuple (a matrix is one of rows), list (bare, with commas or "and"), set or union
+    items: list
+    ends: str = "()"  # a tuple's brackets
+
+
+@dataclass(eq=False)
+class Relation:
+    sign: str  # = ∈ < ≤ ≠; a > b is read as b < a, and 1 < x < 2 as x ∈ (1, 2)
+    left: object
+    right: object
+
+
+def as_tree(item):
+    """The tree of a value; raises Unreadable for a group, a relation and a value with a unit."""
+    if isinstance(item, Group | Relation) or isinstance(item, Quantity) and item.unit:
+        raise Unreadable
+    return item.tree if isinstance(item, Quantity) else item
+
+
+def is_name(item):
+    """Whether it is what an equation may say the value of: a variable, f(x), |AB|, or a tuple of these."""
+    if isinstance(item, Group):
+        return item.kind == "tuple" and all(map(is_name, item.items))
+    tree = item.tree if isinstance(item, Quantity) and not item.unit else item
+    if isinstance(tree, tuple):
+        return tree[0] in ("*", "abs") and all(map(is_name, tree[1:]))
+    return isinstance(tree, str) and tree not in (*CONSTANTS, *MARKS, "∞")
 
 
 class TooMuchWork(Exception):
@@ -30,7 +99,7 @@ class TooMuchWork(Exception):
 
 
 def spend(work):
-    global spent
+    global spent  # noqa: PLW0603
     spent += work
     if spent > limit:
         raise TooMuchWork
@@ -46,11 +115,12 @@ def samples(name):
     return [Fraction(value) for value in (*whole, *(map(round, others) if name[0] in "ijklmn" else others))]
 
 
-@lru_cache(maxsize=None)  # emptied before each comparison, so that a verdict does not depend on those before
+@cache  # emptied before each comparison, so that a verdict does not depend on those before
 def value_at(quantity, point, marks_count=True):
     """The value of a quantity at a point (an index of `samples`); None where it has none. Only a constant, and what
     contains i, may be complex: in others, a point where an operation leaves the real numbers has no value."""
-    names = CONSTANTS | MARKS[marks_count] | {name: samples(name)[point] for name in quantity.variables}
+    samples_here = {name: samples(name)[point] for name in quantity.variables}
+    names = CONSTANTS | (MARKS if marks_count else IGNORED) | samples_here
     try:
         return evaluate(quantity.tree, names, real=bool(quantity.variables))
     except (ArithmeticError, ValueError):

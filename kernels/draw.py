@@ -26,12 +26,11 @@ class Draw(NamedTuple):
 
 
 def draw(logits_RV, seed, key_R, position_R, temperature=1.0, top_k=0, top_p=1.0, entropy=False):
-    """Draws one token for each row -> `Draw`.
-
-    logits_RV: any float type. seed: int below 2^63. key_R: int64, the row's key. position_R: int64, how many tokens the
-    row drew before. top_k: keep the k likeliest (0: all). top_p: of these keep the fewest whose probabilities reach
-    top_p. Tokens tied with the last one kept stay. temperature 0 takes the likeliest token; logprobs and entropy are
-    then those of temperature 1 without truncation. A row with a NaN, a +inf or only -inf gets the logprob NaN."""
+    """Draws one token for each row -> `Draw`. logits_RV: any float type. seed: int below 2^63. key_R: int64, the row's
+    key. position_R: int64, how many tokens the row drew before. top_k: keep the k likeliest (0: all). top_p: of these
+    keep the fewest whose probabilities reach top_p. Tokens tied with the last one kept stay. temperature 0 takes the
+    likeliest token; logprobs and entropy are then those of temperature 1 without truncation. A row with a NaN, a +inf
+    or only -inf gets the logprob NaN."""
     function = draw_triton if use_triton(logits_RV) else draw_plain
     return function(logits_RV, seed, key_R, position_R, temperature, top_k, top_p, entropy)
 

@@ -94,8 +94,7 @@ def to_gradient_plain(logits_MV, target_M, log_sum_M, entropy_M, grad_logprob_M,
 
 @jit
 def reduce_kernel(logits, targets, logprobs, log_sums, entropies, V, stride, scale, BLOCK: tl.constexpr):
-    """One program for each token, which reads its logits once. The softmax is online: when a larger maximum comes, the
-    sums so far are scaled down."""
+    """One program a token, one read of its logits. The softmax is online: a larger maximum scales down the sums."""
     m = tl.program_id(0).to(tl.int64)
     logits += m * stride
     offset = tl.arange(0, BLOCK)

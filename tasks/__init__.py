@@ -2,8 +2,7 @@
 
 Another domain is one file with one class, and no edit elsewhere:
 
-    torchrun rzero.py --task my_task.py:MyTask --model ... --out ...
-"""
+    torchrun rzero.py --task my_task.py:MyTask --model ... --out ..."""
 
 import runpy
 from pathlib import Path

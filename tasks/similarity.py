@@ -1,7 +1,4 @@
-"""How alike texts are: BLEU distances and clusters, for the repetition penalty (paper, section 3.1).
-
-Shapes: B texts, F features.
-"""
+"""How alike texts are: BLEU distances and clusters, for the repetition penalty (section 3.1). B texts, F features."""
 
 import warnings
 from collections import Counter
@@ -28,10 +25,9 @@ def ngram_overlap(words, n):
 
 
 def bleu_distances(questions):
-    """d_ij = 1 - BLEU(x_i, x_j) -> symmetric [B, B], 0 on the diagonal.
-
-    BLEU counts n-grams of white-space tokens up to n = 4, with x_i (i < j) as hypothesis and x_j as reference. A count
-    of 0 matches is replaced by 0.1 (NLTK's smoothing method 1), but two texts without a common word have BLEU 0."""
+    """d_ij = 1 - BLEU(x_i, x_j) -> symmetric [B, B], 0 on the diagonal. BLEU counts n-grams of white-space tokens up to
+    n = 4, with x_i (i < j) as hypothesis and x_j as reference. A count of 0 matches is replaced by 0.1 (NLTK's
+    smoothing method 1), but two texts without a common word have BLEU 0."""
     words = [q.split() for q in questions]
     length = np.array([len(w) for w in words])
     log_bleu = np.minimum(0, 1 - length[None, :] / np.maximum(length, 1)[:, None])  # the brevity penalty
@@ -46,7 +42,6 @@ def bleu_distances(questions):
 
 def average_linkage(distances, threshold):
     """Agglomerative clustering, average linkage: clusters merge while their mean distance is < threshold -> labels [B].
-
     The method is nearest-neighbour chains (Benzecri, 1982): step from a cluster to its nearest until two are each
     other's nearest, and merge these. All B - 1 merges are made, and the labels follow those below the threshold. Ties
     are broken as SciPy breaks them, since the choice can change the clusters: a chain starts at the first cluster, goes

@@ -1,7 +1,5 @@
 """The embedded toy: sums in plain words, such as `What is 17 + 25 - 8?`, whose truth is computable.
-
-The prompts are those of mathematics, which `tiny/` was trained with.
-"""
+The prompts are those of mathematics, which `tiny/` was trained with."""
 
 import re
 

@@ -5,10 +5,9 @@ from tasks.similarity import bleu_distances
 
 
 class Task:
-    """What a run is about. A subclass gives the two prompts and reads the two roles' completions; most extend `Math`.
-
-    A task whose questions have computable answers also defines `truth(question) -> str | None` (None: the question is
-    not well posed). Truth measures how good the labels are; the Solver sees it only under `--labels truth`."""
+    """What a run is about. A subclass gives the two prompts and reads the two roles' completions; most extend `Math`. A
+    task whose questions have computable answers also defines `truth(question) -> str | None` (None: the question is not
+    well posed). Truth measures how good the labels are; the Solver sees it only under `--labels truth`."""
 
     challenger_prompt: tuple  # (system, user) messages that ask for one new question
     solver_system: str  # system message of every question

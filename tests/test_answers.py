@@ -16,10 +16,9 @@ from hostile import HOSTILE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from answers import compared_as_written, extract_boxed, majority, same_answer
-from answers.read import read, readings
-from answers.tokens import FUNCTIONS
-from answers.value import NEAR_POINTS, samples, value_at
+from answers import compared_as_written, extract_boxed, majority, same_answer, value
+from answers.read import FUNCTIONS, read, readings
+from answers.value import samples, value_at
 
 MB = 1_000_000
 
@@ -127,31 +126,30 @@ def test_a_vote_of_many_different_answers():
     assert compared_as_written == {"too many": 1}
 
 
-def test_what_is_too_large_is_counted():
+def test_what_has_no_value_is_counted():
     compared_as_written.clear()
-    assert same_answer("2^{10^{10}} + x", "x + 2^{10^{10}}")  # the order of a sum does not need its value
     assert not same_answer("2^{10^{10}}", "4^{5000000000}")  # equal, but nobody computes it
-    assert compared_as_written == {"too large": 2}
+    assert compared_as_written == {"without value": 1}
     assert not same_answer("9" * 3000, "8" * 3000) and compared_as_written["too long"] == 1
     assert not same_answer("((", "))") and compared_as_written["unreadable"] == 1
 
 
 def test_values_agree_with_sympy():
     """The numbers that trees get are those sympy gives them, for every function that is read."""
+    value.limit = value.spent + 1000
     for name, function in FUNCTIONS.items():
         above_one = function in ("asec", "acsc", "acosh")
-        value, error = value_at(read(rf"\{name}({'1.7' if above_one else '0.7'})"), 0, {}, True)
+        found = value_at(read(rf"\{name}({'1.7' if above_one else '0.7'})"), 0)
         expected = getattr(sympy, {"abs": "Abs"}.get(function, function))(sympy.Rational(17 if above_one else 7, 10))
         expected = expected / sympy.log(10) if name in ("log", "lg") else expected
-        assert abs(complex(value) - complex(expected.evalf(30))) < 1e-14 and error < 1e-40, name
+        assert abs(complex(found) - complex(expected.evalf(30))) < 1e-14, name
 
 
 def test_each_variable_has_an_order_of_its_own():
     """A regression: by a checksum n and k had the same, and so were the same number at all points."""
     names = [*"abcdfghjklmnopqrstuvwxyzABCDFGHKLMNPQRSTVWXYZ", *(f"{x}_{i}" for x in "axn" for i in range(5))]
     for a, b in itertools.combinations(names, 2):
-        orders = [sorted(range(NEAR_POINTS), key=[abs(value) for value in samples(name, "any")].__getitem__) for name in (a, b)]
-        assert sum(one != other for one, other in zip(*orders)) >= 5
+        assert sum(one != other for one, other in zip(samples(a), samples(b))) >= 5
 
 
 def seconds(function, *args, limit=0.0):
