@@ -346,7 +346,12 @@ def test_learns_to_say_seven():
             pytest.fail(f"seed {seed} ends at reward {rewards.mean():.2f}")
 
 
-def _train(rank, world, average, mini_batches):
+def _train(rank, world):
+    """(weights, metrics) of each setting."""
+    return [_train_with(rank, *setting) for setting in (("token", 2), ("sequence", 1), ("token", 1))]
+
+
+def _train_with(rank, average, mini_batches):
     trainer = Trainer(small_model(tie_word_embeddings=mini_batches > 1), lr=2e-4, token_budget=60, average=average,
                       mini_batches=mini_batches, max_grad_norm=0.05, reshard=mini_batches > 1, kl_coef=0.1)
     metrics = [trainer.step(some_rollouts(13, seed=s)) for s in (0, 1)]
@@ -358,16 +363,16 @@ def _train(rank, world, average, mini_batches):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("average, mini_batches", [("token", 2), ("sequence", 1), ("token", 1)])
-def test_processes_compute_what_one_does(average, mini_batches):
+def test_processes_compute_what_one_does():
     """Sharded by FSDP over two and four processes, which give gathered weights back or keep them for an update: the same weights
     within 1e-6 after two steps, and the same metrics."""
-    (expected, expected_metrics), = run_processes(1, _train, average, mini_batches)
+    one, = run_processes(1, _train)
     for world in (2, 4):
-        for got, metrics in run_processes(world, _train, average, mini_batches):
-            assert (got - expected).abs().max() < 1e-6
-            for a, b in zip(metrics, expected_metrics):
-                assert values(a) == pytest.approx(values(b), rel=1e-5, abs=1e-5)
+        for of_process in run_processes(world, _train):
+            for (got, metrics), (expected, expected_metrics) in zip(of_process, one, strict=True):
+                assert (got - expected).abs().max() < 1e-6
+                for a, b in zip(metrics, expected_metrics, strict=True):
+                    assert values(a) == pytest.approx(values(b), rel=1e-5, abs=1e-5)
 
 
 def _fail(rank, world):
