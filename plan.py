@@ -208,8 +208,8 @@ def iteration_hours(cfg, config, machine):
     seconds = []
     for phase, parts in memory(cfg, config, machine).items():
         if phase in tokens:
-            device_rate = sampling_rate(cfg, config, machine, parts["key/value pages"], max(question, answer))
-            seconds.append(tokens[phase] / (rate or machine.devices * device_rate))
+            seconds.append(tokens[phase] / (rate or machine.devices * sampling_rate(
+                cfg, config, machine, parts["key/value pages"], max(question, answer))))
     again = cfg.activation_checkpointing and not flops_rate  # a measured rate does not count what is computed again
     passes = 3 + (cfg.kl_coef > 0) + (cfg.mini_batches > 1) + again  # a backward is two
     flops = passes * (proposals * config.forward_flops(question, question * (PROMPT + question / 2), question)
@@ -243,7 +243,7 @@ def plan(cfg, machine):
     needed, checkpoint = disk_needed(cfg, config.parameters())
     print(f"On disk are at most {needed / 1e9:.3g} GB of weights and questions, and three checkpoints of "
           f"{checkpoint / 1e9:.3g}: two, and the one being written.")
-    if machine.tflops and machine.tb_s:
+    if any(reached(cfg)) or machine.tflops and machine.tb_s:
         tokens, steps, pool, updates = iteration_hours(cfg, config, machine)
         how = f"at the lengths and rates measured in {cfg.out}" if any(reached(cfg)) else (
             f"at {machine.tflops:.3g} TFLOP/s and {machine.tb_s:.3g} TB/s, all of which\nno program reaches, the mean "
