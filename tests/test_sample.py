@@ -14,10 +14,11 @@ import torch
 import transformers
 from processes import run_processes
 
+from grpo import copy_weights
 from kernels.draw import truncate
-from model import ModelConfig, Tokenizer, Transformer, load
+from model import ModelConfig, Tokenizer, Transformer, load, save
 from pages import PagedCache, Scheduler, group_rows, shard
-from sample import GRAPH_SIZES, Sampler, generate_plain
+from sample import GRAPH_SIZES, Sampler, generate_plain, merge_projections
 
 PROMPTS = [[5, 9, 11], [7], [3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13], [5, 9, 11], [20, 21], [1] * 30, [2, 40, 17, 8]]
 SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
@@ -298,6 +299,28 @@ def test_a_preempted_row_goes_on_where_it_was(model):
     got = flat(sampler.generate(PROMPTS, n=3, max_tokens=20, seed=4, watch=watch))
     assert sum(decoded) == sum(len(c.tokens) for c in got)
     assert sum(group.drawn > 0 for group, _ in prefilled) >= sampler.preemptions > 0
+
+
+@pytest.mark.parametrize("family", ["qwen3", "qwen2"])  # qwen2: q, k and v have biases
+def test_merged_projections_are_the_models_own(family, tmp_path):
+    """One product for q, k, v and one for gate, up; the same parameters, which another role's weights are copied into
+    and which are saved as they were."""
+    torch.manual_seed(2)
+    plain, other, merged = (Transformer(ModelConfig.from_dict(CONFIG | {"model_type": family})) for _ in range(3))
+    tokens = torch.tensor([[5, 9, 11, 30, 2]])
+    names = [name for name, _ in merged.named_parameters()]
+    for source in (plain, other):
+        copy_weights(source, merged)
+        if source is plain:
+            merge_projections(merged)
+        assert torch.allclose(merged(tokens), source(tokens), atol=1e-5)
+        assert [name for name, _ in merged.named_parameters()] == names
+        assert all(p.equal(q) for p, q in zip(merged.parameters(), source.parameters()))
+    attention = merged.layers[0].self_attn
+    assert attention.q_proj.weight.untyped_storage().data_ptr() == attention.v_proj.weight.untyped_storage().data_ptr()
+    assert not torch.allclose(plain(tokens), other(tokens), atol=1e-2)
+    save(merged, tmp_path / "merged")
+    assert all(p.equal(q) for p, q in zip(load(tmp_path / "merged").parameters(), other.parameters()))
 
 
 def test_keep_is_what_is_given_back(model):
