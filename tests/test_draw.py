@@ -9,6 +9,7 @@ from kernels import draw as module
 from kernels.draw import draw, draw_nucleus, draw_plain, invert, nucleus, philox_uniform, truncate
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+LARGE = 151_936 if DEVICE == "cuda" else 50_257  # the interpreter takes as long as the tokens are many
 needs_triton = pytest.mark.skipif(kernels.triton is None, reason="Triton is not installed (it exists for Linux only)")
 
 
@@ -141,17 +142,17 @@ def test_a_row_draws_the_same_in_any_batch():
 @needs_triton
 @pytest.mark.parametrize("V, dtype", [
     (1, torch.float32), (7, torch.float32), (512, torch.bfloat16), (572, torch.float32), (4096, torch.float16),
-    (4097, torch.float32), pytest.param(151_936, torch.bfloat16, marks=pytest.mark.slow)])
+    (4097, torch.float32), pytest.param(LARGE, torch.bfloat16, marks=pytest.mark.slow)])
 def test_kernel_equals_twin(V, dtype):
     """Every drawn token's share of the CDF is within 1e-5 of the draw's uniform. That is the twin's token, except for
     draws at a boundary, which are counted. Logprobs and entropy agree. (All that depends on the dtype is the load.)"""
-    R = 4 if V < 10_000 else 2  # the interpreter takes its time for each row
+    R = 4 if V < 10_000 else 3  # the interpreter takes its time for each row
     logits = (torch.randn(R, V, generator=torch.Generator().manual_seed(V)) * 3).to(dtype).to(DEVICE)
     logits[0, V // 2:] = logits[0, 0]  # many ties
     if V > 8:
         logits[1, ::3] = -torch.inf
-        logits[2:3] = -torch.inf
-        logits[2:3, V - 2] = 0.5
+        logits[2, :] = -torch.inf
+        logits[2, V - 2] = 0.5
     draws = at_boundary = 0
     for seed, params in ((1, {}), (2**62 + 3, {"temperature": 0.7}), (2, {"top_k": 3}), (3, {"top_k": V + 1}),
                          (4, {"top_p": 0.4}), (5, {"top_p": 0.99}),
