@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from common import barrier, rank_and_world, read_lines
+from common import barrier, choose_threads, rank_and_world, read_lines
 from evaluate import held_out
 from folder import RunFolder, claim, percent
 from grpo import Rollout, Trainer, copy_weights, group_advantages
@@ -84,6 +84,7 @@ class Run:
         """The steps of a phase that are still to be made, one `Step` at a time. The role starts from its last weights,
         or from the phase's last checkpoint; after the last step its weights are saved."""
         cfg, checkpoints = self.cfg, self.folder.part(f"{role}.steps", iteration)
+        choose_threads(self.sampler.model.config.width)
         trainer = Trainer(self.weights(role, iteration - 1), cfg, lr, self.sampler.device)
         done = trainer.load_checkpoint(checkpoints)
         self.folder.rewind(role, iteration, done)
@@ -137,6 +138,7 @@ class Run:
             return
         row = {"iteration": iteration}
         if self.heldout:
+            choose_threads(self.sampler.model.config.width)
             copy_weights(self.weights("solver", iteration), self.sampler.model)
             row |= held_out(self.sampler, self.task, self.heldout, samples=self.cfg.heldout_samples,
                             max_tokens=self.cfg.max_answer_tokens, seed=draw_seed(self.cfg.seed, "held-out"))
