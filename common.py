@@ -116,9 +116,9 @@ THREADS = torch.get_num_threads()  # that PyTorch takes by itself
 
 
 def choose_threads(width):
-    """Takes as many threads as multiply matrices of this width fastest now: all of them, half, and so on. Beside another
-    busy program two threads on two cores wait for one another, and are slower than one. OMP_NUM_THREADS, where it is
-    set (torchrun sets it for several processes), is left alone. On two cores this takes 0.3 s."""
+    """Takes as many threads as multiply matrices of this width fastest now: all of them, half, and so on. Beside
+    another busy program two threads on two cores wait for one another, and are slower than one. OMP_NUM_THREADS, where
+    it is set (torchrun sets it for several processes), is left alone. On two cores this takes 0.3 s."""
     if torch.cuda.is_available() or "OMP_NUM_THREADS" in os.environ or THREADS == 1:
         return
     counts, before = [THREADS >> i for i in range(THREADS.bit_length())], torch.get_num_threads()
