@@ -8,7 +8,8 @@ import torch.distributed as dist
 from bench_sample import QWEN3_4B
 from bench_train import head
 
-from grpo import GRPOConfig, Rollout, Trainer, copy_weights
+from batches import Rollout
+from grpo import GRPOConfig, Trainer, copy_weights
 from model import ModelConfig, Tokenizer, Transformer, load
 from plan import training_memory
 from sample import Sampler
