@@ -107,7 +107,8 @@ def start_processes(alone=True):
         return
     group = {} if world > 1 else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
     # Processes sample for hours between two collectives; the default limit is ten minutes.
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(hours=12), **group)
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"  # gloo too for weights kept on the host
+    dist.init_process_group(backend, timeout=timedelta(hours=12), **group)
 
 
 def rank_and_world():

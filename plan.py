@@ -64,15 +64,14 @@ def training_memory(config, cfg, tokens, devices, dtype, sharded):
         block += 2 * D + attended
     if cfg.reshard:  # the outer weights and those of two blocks, with their gradients, in the dtype of the computation
         gathered = size * (2 * outer + 4 * config.block_parameters())
-    else:  # all weights of policy and reference, and fp32 gradients
-        gathered = (2 * size + 4) * weights
+    else:  # all weights, and fp32 gradients
+        gathered = (size + 4) * weights
     kept, again = (D, tokens * size * block) if cfg.activation_checkpointing else (block, 0)
     chunk = min(tokens, chunk_tokens(config.vocab_size, size)) * config.vocab_size * size
     return {
         "fp32 weights": 4 * weights / devices,
         "AdamW moments": 8 * weights / devices,
         "fp32 gradients": 4 * weights / devices,
-        "reference": 0 if cfg.reference_on_host else size * weights / devices,
         "gathered weights": gathered if sharded else 0,
         "activations": tokens * size * kept * config.layers,
         # At the head a chunk of logits, of which the plain twin makes two copies, and hidden states; later a block.
@@ -104,8 +103,7 @@ def fitting(cfg, config, machine):
     longest = longest_row(cfg)
     least = 4 * longest * PagedCache.bytes_of_page(config, 1, machine.dtype)
     changes = [{}, {"reshard": True}, {"activation_checkpointing": True},
-               {"token_budget": min(longest, cfg.token_budget)},
-               {"reference_on_host": True} if machine.dtype == torch.bfloat16 else {}]
+               {"token_budget": min(longest, cfg.token_budget)}]
     for devices in (machine.devices * 2**i for i in range(8)):
         change = {"devices": devices} if devices > machine.devices else {}
         for more in changes:

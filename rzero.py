@@ -225,7 +225,8 @@ PRESETS = {
         model="Qwen/Qwen3-4B-Base", task="math", out="runs/paper", heldout="",
         challenger_steps=5, challenger_prompts=128, challenger_lr=1e-6, max_question_tokens=4096,
         pool=8000, solver_prompts=128, solver_lr=1e-6, max_answer_tokens=4096,
-        kv_gb=32.0, token_budget=4096, activation_checkpointing=True, reshard=True, checkpoint_every=1),
+        kv_gb=32.0, token_budget=16384, activation_checkpointing=True, compile_blocks=True, reshard=True,
+        checkpoint_every=1),
 }
 
 

@@ -28,8 +28,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from bench_sample import QWEN3_4B, medians, wait
 from processes import run_processes
 
+from batches import Rollout
 from common import compute_dtype
-from grpo import GRPOConfig, Rollout, Trainer, copy_weights, group_advantages
+from grpo import GRPOConfig, Trainer, copy_weights, group_advantages
 from kernels.logprob import linear_logprob
 from model import ModelConfig, Tokenizer, Transformer, load
 from plan import matmul_rate

@@ -12,7 +12,8 @@ from processes import run_processes
 from torch.distributed.tensor import DTensor
 from torch.profiler import ProfilerActivity, profile
 
-from grpo import GRPOConfig, Rollout, Trainer
+from batches import Rollout
+from grpo import GRPOConfig, Trainer
 from model import ModelConfig, Transformer, read_config
 from plan import Machine, fitting, iteration_hours, main, memory, training_memory
 from rzero import PRESETS
@@ -37,10 +38,10 @@ def peak_and_plan(rank, world, checkpointing, reshard=True):
     config = ModelConfig.from_dict(dict(model_type="qwen3", vocab_size=8000, hidden_size=256, num_hidden_layers=6,
                                         num_attention_heads=4, num_key_value_heads=2, head_dim=64, intermediate_size=768,
                                         tie_word_embeddings=True))
-    cfg = GRPOConfig(token_budget=1536, activation_checkpointing=checkpointing, reshard=reshard)
+    cfg = GRPOConfig(token_budget=1536, kl_coef=0.0, activation_checkpointing=checkpointing, reshard=reshard)
     trainer = Trainer(Transformer(config), cfg, lr=1e-5)
     rollouts = [Rollout([1] * 42, [2] * 150, 1.0)] * 16 * world  # two micro-batches for every process
-    weights = [p for role in (trainer.policy, trainer.reference) for p in role.parameters()]
+    weights = list(trainer.policy.parameters())
     current, peaks = sum((p.to_local() if isinstance(p, DTensor) else p).nbytes for p in weights), []
     for _ in range(2 + (world > 1)):
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
