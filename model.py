@@ -216,9 +216,9 @@ class Transformer(nn.Module):
             x_BTD = block(x_BTD, cos, sin, cache)
         return self.norm(x_BTD)
 
-    def logits(self, hidden):
-        """Logits [..., V] of hidden states [..., D]."""
-        return F.linear(hidden, self.head_weight)
+    def logits(self, hidden, out=None):
+        """Logits [..., V] of hidden states [..., D], written to `out` if that is given."""
+        return F.linear(hidden, self.head_weight, out=out)
 
 
 def checkpoint_name(name):
@@ -352,7 +352,7 @@ class Tokenizer:
         return self.inner.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids):
-        """The text of token ids, special tokens left out."""
+        """The text of token ids (a list or an array), special tokens left out."""
         return self.inner.decode(list(ids), skip_special_tokens=True)
 
     def chat(self, system, user):

@@ -20,6 +20,7 @@ from sample import GRAPH_SIZES, Sampler, generate_plain
 
 PROMPTS = [[5, 9, 11], [7], [3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13], [5, 9, 11], [20, 21], [1] * 30, [2, 40, 17, 8]]
 SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
+DTYPES = [np.int32, np.float32, np.float32]  # of a completion's tokens, logprobs and full_logprobs
 STOPS = SimpleNamespace(stop_ids={0, 3}, vocab_size=50)
 CONFIG = dict(model_type="qwen3", vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
               num_key_value_heads=2, head_dim=16, intermediate_size=48, tie_word_embeddings=True)
@@ -35,6 +36,11 @@ def model():
 
 def flat(result):
     return [c for group in result for c in group]
+
+
+def drawn(completions):
+    """The tokens of each, as lists."""
+    return [c.tokens.tolist() for c in completions]
 
 
 def small_cache(model, pages, page_size):
@@ -68,7 +74,7 @@ def test_greedy_equals_transformers(tmp_path, family, max_rows, pressure):
         ids = torch.tensor([prompt])
         expected = theirs.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=25)
         expected = expected[0, len(prompt):].tolist()
-        assert completion.tokens == expected
+        assert completion.tokens.tolist() == expected
         assert completion.finished == (expected[-1] == 0)
 
 
@@ -83,20 +89,21 @@ def test_paged_equals_plain(model, params):
     for i, (prompt, group) in enumerate(zip(PROMPTS, got)):
         expected = generate_plain(model, STOPS, prompt, n=6, max_tokens=20, seed=4, **params)
         for mine, plain in zip(group, expected[3:] if i == 3 else expected):
-            assert mine.tokens == plain.tokens and mine.finished == plain.finished
+            assert mine.tokens.tolist() == plain.tokens.tolist() and mine.finished == plain.finished
             np.testing.assert_allclose(mine.logprobs, plain.logprobs, atol=1e-4)
             np.testing.assert_allclose(mine.full_logprobs, plain.full_logprobs, atol=1e-4)
+            assert [x.dtype for x in (mine.tokens, mine.logprobs, mine.full_logprobs)] == DTYPES
 
 
 def assert_logprobs_equal_full_forward_pass(model, groups, params, tolerance):
     """Under the distribution that each token was drawn from (temperature 1 for greedy), and before truncation."""
     for prompt, group in zip(PROMPTS, groups):
         for c in group:
-            ids = torch.tensor([prompt + c.tokens])
+            ids = torch.tensor([prompt + c.tokens.tolist()])
             logits = model.logits(model(ids))[0, len(prompt) - 1:-1].float() / (params.get("temperature") or 1)
             kept = truncate(logits, params.get("top_k", 0), params.get("top_p", 1))
             for mine, scored in ((c.logprobs, kept), (c.full_logprobs, logits)):
-                expected = scored.log_softmax(-1).gather(1, torch.tensor(c.tokens)[:, None])[:, 0]
+                expected = scored.log_softmax(-1).gather(1, torch.tensor(c.tokens).long()[:, None])[:, 0]
                 np.testing.assert_allclose(mine, expected.detach(), atol=tolerance)
 
 
@@ -148,15 +155,15 @@ def test_draws_depend_on_seed_and_prompt_alone(model, layout, params):
     sampler = Sampler(model, STOPS, rows, pages and small_cache(model, pages, page_size), page_size)
     order = [6, 2, 0, 5, 1, 3, 4]  # PROMPTS[0] == PROMPTS[3] keep their order
     got = sampler.generate([PROMPTS[i] for i in order], n=5, max_tokens=20, seed=8, **params)
-    assert [[c.tokens for c in group] for group in got] == [[c.tokens for c in expected[i]] for i in order]
+    assert [drawn(group) for group in got] == [drawn(expected[i]) for i in order]
     assert bool(sampler.preemptions) == ("pressure" in layout or layout == "odd pages")
 
 
 def test_draws_of_equal_prompts_and_other_seeds_differ(model):
     sampler = Sampler(model, STOPS)
-    tokens = [c.tokens for c in flat(sampler.generate(PROMPTS, n=5, max_tokens=20, seed=8))]
+    tokens = drawn(flat(sampler.generate(PROMPTS, n=5, max_tokens=20, seed=8)))
     assert len({tuple(t) for t in tokens[:5] + tokens[15:20]}) > 5  # PROMPTS[0] == PROMPTS[3]
-    assert [c.tokens for c in flat(sampler.generate(PROMPTS, n=5, max_tokens=20, seed=9))] != tokens
+    assert drawn(flat(sampler.generate(PROMPTS, n=5, max_tokens=20, seed=9))) != tokens
 
 
 def test_real_draws_count_those_that_differ(tiny):
@@ -167,12 +174,12 @@ def test_real_draws_count_those_that_differ(tiny):
     one, two = (Sampler(model, tokenizer, rows, page_size=page_size).generate(prompts, n=10, max_tokens=80, seed=1)
                 for rows, page_size in ((640, 16), (37, 5)))
     parted = 0
-    for prompt, a, b in zip([p for p in prompts for _ in range(10)], flat(one), flat(two)):
-        if a.tokens != b.tokens:
+    for prompt, a, b in zip([p for p in prompts for _ in range(10)], drawn(flat(one)), drawn(flat(two))):
+        if a != b:
             parted += 1
-            at = next(i for i, (x, y) in enumerate(zip(a.tokens, b.tokens)) if x != y)
-            probs = model.logits(model(torch.tensor([prompt + a.tokens[:at]])))[0, -1].double().softmax(-1)
-            low, high = sorted((a.tokens[at], b.tokens[at]))
+            at = next(i for i, (x, y) in enumerate(zip(a, b)) if x != y)
+            probs = model.logits(model(torch.tensor([prompt + a[:at]])))[0, -1].double().softmax(-1)
+            low, high = sorted((a[at], b[at]))
             assert probs[low + 1:high].sum() < 1e-5
     assert parted <= 3
 
@@ -193,7 +200,7 @@ def test_the_path_of_cuda_with_a_stand_in_for_the_graph(model, pages):
     sampler._capture = capture
     for _ in range(2):  # the second time on the graphs of the first
         got = sampler.generate(PROMPTS, n=5, max_tokens=20, seed=8)
-        assert [c.tokens for c in flat(got)] == [c.tokens for c in flat(expected)]
+        assert drawn(flat(got)) == drawn(flat(expected))
         assert set(sizes) <= set(GRAPH_SIZES) and len(sizes) == len(set(sizes)) and max(sizes) == (8 if pages else 16)
         assert bool(sampler.preemptions) == bool(pages)
 
@@ -221,8 +228,8 @@ def test_pages_are_owned_once_and_all_come_back():
                 assert scheduler.page_count[lane] * page_size > reach
                 for i, page in enumerate(scheduler.block_table[lane, :scheduler.page_count[lane]]):
                     shared = (i + 1) * page_size <= group.prefix_length
-                    assert page != 0 and owners.setdefault(page, (group.prompt, i) if shared else lane) == (
-                        (group.prompt, i) if shared else lane)
+                    owner = (group, i) if shared else lane
+                    assert page != 0 and owners.setdefault(page, owner) == owner
             rows = [scheduler.occupant[lane][1].index for lane in running]
             scheduler.count[running] = np.minimum(scheduler.count[running] + burst, [lengths[row] for row in rows])
             over = [scheduler.count[lane] == lengths[row] for lane, row in zip(running, rows)]
@@ -258,13 +265,13 @@ def test_watch_sees_every_row_grow_to_its_end(model):
     seen, ends = {}, []
 
     def watch(i, j, tokens, ended):
-        seen[i, j] = tokens
+        seen[i, j] = tokens.tolist()
         if ended:
             ends.append((i, j))
 
     sampler = sampler_under_pressure(model, 15)
     got = sampler.generate(PROMPTS, n=3, max_tokens=15, seed=2, watch=watch)
-    assert seen == {(i, j): c.tokens for i, group in enumerate(got) for j, c in enumerate(group)}
+    assert seen == {(i, j): tokens for i, group in enumerate(got) for j, tokens in enumerate(drawn(group))}
     assert sorted(ends) == sorted(seen) and sampler.preemptions
 
 
@@ -346,12 +353,12 @@ def _sample(rank, world):
     config = dict(model_type="llama", vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
                   num_key_value_heads=1, intermediate_size=48, tie_word_embeddings=False)
     sampler = Sampler(Transformer(ModelConfig.from_dict(config)), STOPS)
-    return [c for prompts in (PROMPTS[:1], PROMPTS)
-            for c in flat(sampler.generate(prompts, n=4, max_tokens=12, seed=2))]
+    return [tokens for prompts in (PROMPTS[:1], PROMPTS)
+            for tokens in drawn(flat(sampler.generate(prompts, n=4, max_tokens=12, seed=2)))]
 
 
 @pytest.mark.slow
 def test_two_processes_draw_what_one_does():
     """The rows of one prompt, and those of several; each process gets all completions, whole and in order."""
     one, two = run_processes(1, _sample), run_processes(2, _sample)
-    assert [c.tokens for c in two[0]] == [c.tokens for c in one[0]] and two[1] == two[0]
+    assert two[0] == one[0] and two[1] == two[0]
