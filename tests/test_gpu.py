@@ -9,7 +9,6 @@ import pytest
 import torch
 import torch.distributed as dist
 from bench_gpu import QWEN3_4B, head, peak, random_model
-from processes import run_processes
 
 from batches import Policy, Rollout, pad
 from common import compute_dtype, start_processes, this_device
@@ -33,34 +32,25 @@ def tiny(dtype=DTYPE):
     return load(TINY, DEVICE, dtype)
 
 
-def sample(sampler, **how):
-    return [[c.tokens.tolist() for c in group] for group in sampler.generate(PROMPTS, n=4, max_tokens=64, seed=1, **how)]
+def sample(sampler, prompts=PROMPTS, **how):
+    return [[c.tokens.tolist() for c in group] for group in sampler.generate(prompts, n=4, max_tokens=64, seed=1, **how)]
 
 
 def rows_that_differ(got, expected):
     return sum(a != b for x, y in zip(got, expected) for a, b in zip(x, y))
 
 
-def rollouts():
-    """160 rows drawn from the base model, with advantages of either sign."""
-    groups = Sampler(tiny(), TOKENIZER, 64).generate(PROMPTS, n=4, max_tokens=64, seed=1)
-    rows = [(prompt, c) for prompt, group in zip(PROMPTS, groups) for c in group]
+def rollouts(prompts):
+    """Four rows of each prompt, drawn from the base model, with advantages of either sign."""
+    groups = Sampler(tiny(), TOKENIZER, 64).generate(prompts, n=4, max_tokens=64, seed=1)
+    rows = [(prompt, c) for prompt, group in zip(prompts, groups) for c in group]
     return [Rollout(prompt, c.tokens, 1.0 if i % 2 else -1.0, c.full_logprobs) for i, (prompt, c) in enumerate(rows)]
 
 
 def allocated():
-    """Bytes of the device's tensors."""
+    """Bytes of all tensors on the device."""
     gc.collect()
     return torch.cuda.memory_allocated() if CUDA else 0
-
-
-@pytest.fixture
-def one_process():
-    """The group that a run's single process makes; none on a CPU."""
-    start_processes()
-    yield
-    if dist.is_initialized():
-        dist.destroy_process_group()
 
 
 # ---- the sampler
@@ -81,19 +71,19 @@ def test_sampled_logprobs_are_those_of_a_forward_pass():
     assert len(off) > 400 and off.mean() < 0.01 and off.quantile(0.99) < 0.2
 
 
-@pytest.mark.parametrize("how", [{}, {"top_p": 0.9}, {"temperature": 0}])
+@pytest.mark.parametrize("how", [{"top_p": 0.9}, {}, {"temperature": 0}][:3 if CUDA else 1])
 def test_graphs_draw_what_single_steps_do(how):
-    """In fp32: graphs, bursts of 8, compiled blocks and preempted rows against the plain step. 160 rows of 64 tokens: with
-    noise of 1e-3 in all logits, a hundred times what the order of summation changes, three of them differ; were the preempted
-    rows wrong, more than a hundred would."""
+    """In fp32: graphs, bursts of 8, compiled blocks and preempted rows against the plain step, for 64 rows of 64 tokens.
+    With noise of 1e-3 in all logits, a hundred times what the order of summation changes, one of 64 rows differs (so on a
+    CPU); were the preempted rows wrong, more than twenty would."""
     plain = Sampler(tiny(torch.float32), ENDLESS, 64)
     plain.use_graphs, plain.burst = False, 1
-    expected, model = sample(plain, **how), tiny(torch.float32)
-    ample, pressed = Sampler(model, ENDLESS, 64), Sampler(model, ENDLESS, 64, kv_gb=0.0005, page_size=4)
+    expected, model = sample(plain, PROMPTS[:16], **how), tiny(torch.float32)
+    ample, pressed = Sampler(model, ENDLESS, 64), Sampler(model, ENDLESS, 64, kv_gb=0.002, page_size=4)
     for sampler in (ample, pressed):
         sampler.burst = 8  # as on CUDA
-        assert rows_that_differ(sample(sampler, **how), expected) <= 4
-    assert not ample.preemptions and pressed.preemptions > 100
+        assert rows_that_differ(sample(sampler, PROMPTS[:16], **how), expected) <= 3
+    assert not ample.preemptions and pressed.preemptions > 20
 
 
 def test_graphs_serve_another_role_and_a_cache_taken_anew():
@@ -116,9 +106,8 @@ def test_release_gives_all_memory_back():
     sample(sampler)  # compiles, and makes workspaces that stay
     sampler.release()
     before = allocated()
-    for kv_gb in (None, 0.01):
-        sampler.kv_bytes = kv_gb and kv_gb * 1e9
-        sample(sampler)
+    for prompts in (PROMPTS, PROMPTS[:8]):
+        sample(sampler, prompts)
         assert sampler.cache is not None and (not CUDA or allocated() > before + 2**20)
         sampler.release()
         assert sampler.cache is None and not sampler.graphs and abs(allocated() - before) < 2**20
@@ -127,51 +116,60 @@ def test_release_gives_all_memory_back():
 # ---- the trainer
 
 
+@pytest.fixture(scope="module")
+def one_process():
+    """The group that a run's single process makes; none on a CPU."""
+    start_processes()
+    yield
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def two_steps(settings, rows):
-    """Metrics of two GRPO steps with these settings, with samples drawn between them; all memory is back at the end."""
+    """Two GRPO steps with these settings, with samples drawn after each -> (their metrics, bytes left at the end)."""
     sampler, trainer = Sampler(tiny(), TOKENIZER, 64), Trainer(tiny(torch.float32), GRPOConfig(**settings), 1e-4, DEVICE)
     before, metrics = whole(trainer.policy.model.norm.weight).clone(), []
     for _ in range(2):
         copy_weights(load(TINY), sampler.model)
         metrics.append(trainer.step(rows, sampler.model))
+        assert not before.equal(whole(trainer.policy.model.norm.weight))
         copy_weights(trainer.policy.model, sampler.model)
-        trainer.park()
+        if settings.get("offload") == "sampling":
+            trainer.park()
         sampler.generate(PROMPTS[:2], n=2, max_tokens=8)
         sampler.release()
-    trainer.unpark()
-    assert not before.equal(whole(trainer.policy.model.norm.weight))
     trainer.close()
-    return metrics
+    del sampler
+    return metrics, allocated()
 
 
-@pytest.mark.parametrize("settings", [{"activation_checkpointing": True, "compile_blocks": CUDA}, {"offload": "sampling"},
-                                      {"offload": "true"}, {"reshard": False}])
-def test_every_setting_gives_the_plain_steps_metrics(one_process, settings):
+@pytest.fixture(scope="module")
+def plain(one_process):
+    """64 rows, and what the plain trainer makes of them. It also makes the workspaces that stay."""
+    rows = rollouts(PROMPTS[:16])
+    return rows, *two_steps({"reshard": True}, rows)
+
+
+@pytest.mark.parametrize("settings", [{"reshard": True}, {"activation_checkpointing": True, "compile_blocks": CUDA},
+                                      {"offload": "sampling"}, {"offload": "true"}, {"reshard": False}])
+def test_every_setting_gives_the_plain_metrics_and_leaves_no_memory(plain, settings):
     """In bf16 the sampler's and the trainer's logprobs agree to a KL of about 5e-5 (so on a CPU), and every setting gives the
-    metrics of the plain step, which are sums over 2,700 tokens, but for the rounding of bf16, 2^-8."""
-    rows = rollouts()
-    expected, got = (two_steps({"reshard": True, **s}, rows) for s in ({}, settings))
-    for metrics, plain in zip(got, expected):
-        assert metrics["grad_norm"] == pytest.approx(plain["grad_norm"], rel=0.05)
-        assert metrics["entropy"] == pytest.approx(plain["entropy"], rel=0.02)
-        assert metrics["kl"] == pytest.approx(plain["kl"], rel=0.1, abs=1e-3)
+    metrics of the plain steps, sums over 1,100 tokens, but for the rounding of bf16, 2^-8."""
+    rows, expected, left = plain
+    got, after = two_steps(settings, rows)
+    for metrics, those in zip(got, expected):
+        assert metrics["grad_norm"] == pytest.approx(those["grad_norm"], rel=0.05)
+        assert metrics["entropy"] == pytest.approx(those["entropy"], rel=0.02)
+        assert metrics["kl"] == pytest.approx(those["kl"], rel=0.3, abs=2e-4)
     assert got[0]["sampler_kl"] < 1e-3 and got[0]["kl"] < 1e-3
-
-
-def test_a_closed_trainer_leaves_no_memory(one_process):
-    rows = rollouts()
-    left = []
-    for offload in ("false", "false", "sampling", "true"):  # the first makes the workspaces that stay
-        two_steps({"offload": offload}, rows)
-        left.append(allocated())
-    assert max(left[1:]) <= left[0] + 2**20
+    assert after <= left + 2**20
 
 
 def test_a_shared_prefix_gives_the_plain_forward():
     """The Challenger's one prompt and, of the Solver's prompts, the system message. In bf16, logprobs as above; gradients
     are compared as a whole, since single ones may be all rounding."""
-    rows, policy = rollouts(), Policy(tiny())
-    for chosen, least in ((rows[:4], 20), (rows[::8], 10)):
+    rows, policy = rollouts(PROMPTS[:16]), Policy(tiny())
+    for chosen, least in ((rows[:4], 20), (rows[::4], 10)):
         batch = pad(chosen, DEVICE)
         assert batch.prefix >= least
         results = []
