@@ -155,9 +155,11 @@ class Attention(nn.Module):
 
     def project(self, x_BTD, cos, sin):
         """Queries, keys and values. Queries and keys are normed, where the family does that, and rotated."""
-        q_BTHC, k_BTKC, v_BTKC = (linear(x_BTD).unflatten(-1, (-1, self.head_dim))
-                                  for linear in (self.q_proj, self.k_proj, self.v_proj))
+        q_BTHC, k_BTKC, v_BTKC = (y.unflatten(-1, (-1, self.head_dim)) for y in self.qkv(x_BTD))
         return rotate(self.q_norm(q_BTHC), cos, sin), rotate(self.k_norm(k_BTKC), cos, sin), v_BTKC
+
+    def qkv(self, x_BTD):
+        return self.q_proj(x_BTD), self.k_proj(x_BTD), self.v_proj(x_BTD)
 
 
 class SwiGLU(nn.Module):
@@ -168,7 +170,11 @@ class SwiGLU(nn.Module):
         self.down_proj = nn.Linear(config.ffn, config.width, bias=False)
 
     def forward(self, x_BTD):
-        return self.down_proj(F.silu(self.gate_proj(x_BTD)) * self.up_proj(x_BTD))
+        gate, up = self.gate_up(x_BTD)
+        return self.down_proj(F.silu(gate) * up)
+
+    def gate_up(self, x_BTD):
+        return self.gate_proj(x_BTD), self.up_proj(x_BTD)
 
 
 class Block(nn.Module):

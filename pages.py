@@ -21,7 +21,7 @@ from kernels.write import write_pages
 from model import causal_attention
 
 MAX_PREFILL_TOKENS = 4096  # prompt tokens computed between two syncs: with more, the running rows wait long
-WATERMARK = 2  # pages left free for each running row: with fewer, rows are preempted often; with more, too few run
+WATERMARK = 6  # pages left free for each running row: with fewer, rows are preempted often; with more, too few run
 NULL_PAGE = 0  # the page that padding is written to; it is never read
 
 
@@ -142,15 +142,16 @@ class Scheduler:
         """Starts waiting rows while there are lanes, and pages above the watermark -> (the (group, pages) whose
         prefix is to be computed; the (lane, group, row) that start; [2, n] pages to copy after that, from and to)."""
         prefixes, admitted, copies, emptied, longest = [], [], [], [], 0
+        reserved = self._reserve(self.running)
         while self.waiting and self.free_lanes:
-            group, running = self.waiting[0], len(self.running) + len(admitted)
+            group = self.waiting[0]
             start = group.prefix_length - group.drawn
             last = start + min(group.drawn + self.burst - 1, group.rows[0].max_tokens)  # position of the next burst
             shared = group.prefix_length // self.page_size  # full pages of the prefix; the row's others are its own
             own = last // self.page_size + 1 - shared
             prefix_pages = -(-group.prefix_length // self.page_size) if group.pages is None else 0
-            if len(self.free_pages) < own + prefix_pages + WATERMARK * running:
-                if running or not self._evict_prefixes(self.waiting):
+            if len(self.free_pages) < own + prefix_pages + reserved:
+                if len(self.running) or admitted or not self._evict_prefixes(self.waiting):
                     break
                 continue
             if group.pages is None:
@@ -168,11 +169,17 @@ class Scheduler:
             self.page_count[lane], self.start[lane], self.count[lane] = shared + own, start, group.drawn
             self.limit[lane], self.occupant[lane] = row.max_tokens, (group, row)
             admitted.append((lane, group, row))
+            reserved += self._reserve([lane])
             if not group.rows:
                 emptied.append(self.waiting.popleft())
         self._evict_prefixes(emptied)  # not earlier: pages to be copied must not be allocated to another row
         self.running = np.append(self.running, np.array([lane for lane, *_ in admitted], dtype=np.int64))
         return prefixes, admitted, np.array(copies, dtype=np.int64).reshape(-1, 2).T
+
+    def _reserve(self, lanes):
+        """The pages left free for these rows: WATERMARK for each, or as many as it may still need."""
+        last_page = (self.start + self.limit)[lanes] // self.page_size
+        return int(np.minimum(last_page + 1 - self.page_count[lanes], WATERMARK).sum())
 
     def grow(self):
         """Allocates pages for the next burst, preempting the youngest rows if need be -> (running lanes, by length;

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from tqdm import tqdm
 
 from common import compute_dtype, free_memory, rank_and_world, this_device
@@ -61,8 +62,8 @@ class Sampler:
 
     def __init__(self, model, tokenizer, max_rows=512, kv_gb=None, page_size=16):
         """max_rows: the most rows decoded together. kv_gb: the most that the cache may take, in 10^9 bytes, beside 80 % of
-        the memory that is free when it is needed. page_size: positions of a page. On CUDA, parts of the model are
-        compiled in place. Raises ValueError if the model lacks ids of the tokenizer."""
+        the memory that is free when it is needed. page_size: positions of a page. The model is changed in
+        place: see `merge_projections`, and on CUDA `compile_blocks`. Raises ValueError if the model lacks ids of the tokenizer."""
         V = model.config.vocab_size
         if tokenizer.vocab_size > V:
             raise ValueError(f"the tokenizer has {tokenizer.vocab_size} tokens, the model only {V}")
@@ -75,6 +76,7 @@ class Sampler:
         self.preemptions = 0  # of the last call, in this process
         self.use_graphs = self.device.type == "cuda"
         self.burst = 8 if self.use_graphs else 1  # decode steps between two syncs; in a sync the GPU is idle
+        merge_projections(model)
         if self.use_graphs:
             self.stream = torch.cuda.Stream()  # of all captures: PyTorch keeps a cuBLAS workspace for each stream
             compile_blocks(model)
@@ -299,6 +301,29 @@ class RowTensors:
         for line, drawn in ((self.token[lane, 1:], completion.tokens), (self.logprob[lane], completion.logprobs),
                             (self.full_logprob[lane], completion.full_logprobs)):
             line[:len(drawn)] = torch.from_numpy(drawn)
+
+
+def merge_projections(model):
+    """Makes each block's q, k, v one product in place, and its gate, up another. Their weights become views of one
+    tensor: to copy another role's weights in works as before, but the model can no more be moved or cast."""
+    for block in model.layers:
+        attention, mlp = block.self_attn, block.mlp
+        attention.qkv = one_product(attention.q_proj, attention.k_proj, attention.v_proj)
+        mlp.gate_up = one_product(mlp.gate_proj, mlp.up_proj)
+
+
+def one_product(*linears):
+    """A function that computes these linear layers of the same input by one product."""
+    sizes = [linear.out_features for linear in linears]
+
+    def merged(name):
+        whole = torch.cat([getattr(linear, name).detach() for linear in linears])
+        for linear, part in zip(linears, whole.split(sizes)):
+            setattr(linear, name, torch.nn.Parameter(part, requires_grad=getattr(linear, name).requires_grad))
+        return whole
+
+    weight, bias = merged("weight"), None if linears[0].bias is None else merged("bias")
+    return lambda x: F.linear(x, weight, bias).split(sizes, dim=-1)
 
 
 def compile_blocks(model, **options):

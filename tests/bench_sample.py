@@ -2,6 +2,7 @@
 
     python tests/bench_sample.py            # CPU, tiny: useful tokens/s against generate(), the share of the matmul rate
     python tests/bench_sample.py memory     # bytes that a full cache takes against its pages' own arithmetic
+    python tests/bench_sample.py schedule   # which rows run when, with 3.5 to 50 GB of pages at Qwen3-4B's shape; no model
     python tests/bench_sample.py growth     # tokens/s by rows and context, as tests/LOG.md has them
     python tests/bench_sample.py gpu        # Qwen3-4B's shape: generation, decode steps and kernels against their rooflines
 
@@ -29,7 +30,7 @@ sys.path.insert(0, str(ROOT))
 from kernels.attention import paged_attention_triton
 from kernels.draw import draw_triton
 from model import ModelConfig, Tokenizer, Transformer, load
-from pages import PagedCache
+from pages import PagedCache, Scheduler, group_rows, shard
 from plan import copy_rate, matmul_rate
 from sample import RowTensors, Sampler
 from tasks.benchmarks import read_questions
@@ -185,6 +186,31 @@ def log_normal_lengths(questions, n, middle=600, cap=4096, sigma=0.8):
     return lengths.clip(1, cap).astype(int)
 
 
+def schedule(gb=(3.5, 8, 16, 32, 50), questions=256, n=10, prompt=128, max_rows=512, page_size=16, burst=8, **lengths):
+    """The schedule of rows that end at drawn lengths, without a model, for caches of so many 10^9 bytes. drawn: decoded
+    tokens over those that completions hold. recomputed: tokens prefilled again over those."""
+    length = log_normal_lengths(questions, n, **lengths).flatten()
+    page_bytes = PagedCache.bytes_of_page(ModelConfig.from_dict(QWEN3_4B), page_size, torch.bfloat16)
+    result = {}
+    for kv_gb in gb:
+        groups = shard(group_rows([(i,) * prompt for i in range(questions)], n, [int(length.max())] * questions), 0, 1)
+        scheduler = Scheduler(groups, max_rows, int(kv_gb * 1e9 / page_bytes), page_size, burst)
+        drawn, syncs, prefilled = 0, 0, -questions * (prompt - 1)
+        while scheduler.waiting or len(scheduler.running):
+            prefixes, *_ = scheduler.admit()
+            prefilled += sum(group.prefix_length for group, _ in prefixes)
+            running, _ = scheduler.grow()
+            syncs, drawn = syncs + 1, drawn + burst * len(running)
+            ends = length[[scheduler.occupant[lane][1].index for lane in running]]
+            scheduler.count[running] = np.minimum(scheduler.count[running] + burst, ends)
+            scheduler.finish(running[scheduler.count[running] == ends])
+        result[kv_gb] = {"rows": round(drawn / syncs / burst, 1), "steps": syncs * burst,
+                         "preemptions": scheduler.preemptions, "drawn": round(float(drawn / length.sum()), 4),
+                         "recomputed": round(float(prefilled / length.sum()), 4)}
+        print(f"{kv_gb:>5} GB: {result[kv_gb]}", flush=True)
+    return result
+
+
 def generation(shape, device, dtype, bandwidth, questions=256, n=10, prompt=128, max_rows=512, kv_gb=None,
                peer=None, **lengths):
     """Output tokens/s of rows that end at drawn lengths, ours and by transformers' continuous batching, and the share
@@ -305,7 +331,7 @@ def gpu(device, questions):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", nargs="?", default="cpu", choices=["cpu", "memory", "growth", "gpu"])
+    parser.add_argument("part", nargs="?", default="cpu", choices=["cpu", "memory", "schedule", "growth", "gpu"])
     parser.add_argument("--rounds", type=int, default=5, help="of the cpu part")
     parser.add_argument("--questions", type=int, default=256, help="of the gpu part, 10 completions each")
     parser.add_argument("--kv_gb", type=float, default=8, help="the growth part's cache, in 10^9 bytes")
@@ -317,7 +343,7 @@ def main():
         result = growth(Sampler(load(ROOT / "tiny", device), Tokenizer(ROOT / "tiny"), kv_gb=args.kv_gb))
         print(as_table(result))
     else:
-        result = {"cpu": lambda: cpu(rounds=args.rounds), "memory": lambda: memory(device),
+        result = {"cpu": lambda: cpu(rounds=args.rounds), "memory": lambda: memory(device), "schedule": schedule,
                   "gpu": lambda: gpu(device, args.questions)}[args.part]()
     print(json.dumps(result))
 

@@ -36,6 +36,14 @@ def test_memory():
     assert 0.95 < result["ratio"] < 1.05
 
 
+def test_preempted_rows_draw_nothing_again():
+    """What is drawn beyond the completions is what rows decode between their end and the next sync."""
+    result = bench.schedule((0.25, 0.5, 5), questions=20, n=5, prompt=40, max_rows=64, middle=200, cap=1000)
+    assert result[0.25]["preemptions"] > 10 and result[5]["preemptions"] == 0
+    assert all(1 < of["drawn"] <= 1.05 and of["recomputed"] < 0.5 for of in result.values())
+    assert result[0.25]["rows"] < result[0.5]["rows"] < result[5]["rows"]
+
+
 def test_lengths():
     lengths = bench.log_normal_lengths(500, 10)
     assert 550 < np.median(lengths) < 650 and lengths.max() == 4096 and lengths.min() >= 1

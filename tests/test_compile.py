@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from model import load
-from sample import compile_blocks
+from sample import compile_blocks, merge_projections
 
 ROOT = Path(__file__).parents[1]
 POINTERS = dict.fromkeys(("lengths", "row_keys", "positions", "tokens", "slots", "targets"), "*i64")
@@ -95,6 +95,7 @@ def test_all_layers_share_one_compiled_graph(tiny):
         block.forward = torch.compile(block.forward, dynamic=True, backend=backend)
     assert model(tokens).equal(expected) and len(graphs) == 1 < len(model.layers)
     model = load(tiny)
+    merge_projections(model)
     compile_blocks(model, backend=backend)
     with torch.inference_mode():
         assert model(tokens).equal(expected) and len(graphs) == 1 + 3

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,10 +14,11 @@ import torch
 import transformers
 from processes import run_processes
 
+from grpo import copy_weights
 from kernels.draw import truncate
-from model import ModelConfig, Tokenizer, Transformer, load
+from model import ModelConfig, Tokenizer, Transformer, load, save
 from pages import PagedCache, Scheduler, group_rows, shard
-from sample import GRAPH_SIZES, Sampler, generate_plain
+from sample import GRAPH_SIZES, Sampler, generate_plain, merge_projections
 
 PROMPTS = [[5, 9, 11], [7], [3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13], [5, 9, 11], [20, 21], [1] * 30, [2, 40, 17, 8]]
 SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
@@ -32,6 +34,12 @@ def model():
     model = Transformer(ModelConfig.from_dict(CONFIG))
     torch.nn.init.normal_(model.embed_tokens.weight, std=0.3)
     return model
+
+
+@pytest.fixture(autouse=True)
+def little_room(monkeypatch):
+    """Fewer pages left free than in use, so that small caches preempt."""
+    monkeypatch.setattr("pages.WATERMARK", 2)
 
 
 def flat(result):
@@ -273,6 +281,75 @@ def test_watch_sees_every_row_grow_to_its_end(model):
     got = sampler.generate(PROMPTS, n=3, max_tokens=15, seed=2, watch=watch)
     assert seen == {(i, j): tokens for i, group in enumerate(got) for j, tokens in enumerate(drawn(group))}
     assert sorted(ends) == sorted(seen) and sampler.preemptions
+
+
+def test_a_preempted_row_goes_on_where_it_was(model):
+    """No row has fewer tokens than it had, and each is decoded once; the prompts and tokens of preempted rows are
+    prefilled again."""
+    decoded, prefilled, seen = [], [], {}
+    sampler = sampler_under_pressure(model, 20)
+    decode, prefill = sampler._decode, sampler._prefill
+    sampler._decode = lambda rows, lane_A, *more: decoded.append(len(lane_A)) or decode(rows, lane_A, *more)
+    sampler._prefill = lambda prefixes: prefilled.extend(prefixes) or prefill(prefixes)
+
+    def watch(i, j, tokens, ended):
+        assert tokens.tolist()[:len(seen.get((i, j), []))] == seen.get((i, j), [])
+        seen[i, j] = tokens.tolist()
+
+    got = flat(sampler.generate(PROMPTS, n=3, max_tokens=20, seed=4, watch=watch))
+    assert sum(decoded) == sum(len(c.tokens) for c in got)
+    assert sum(group.drawn > 0 for group, _ in prefilled) >= sampler.preemptions > 0
+
+
+@pytest.mark.parametrize("family", ["qwen3", "qwen2"])  # qwen2: q, k and v have biases
+def test_merged_projections_are_the_models_own(family, tmp_path):
+    """One product for q, k, v and one for gate, up; the same parameters, which another role's weights are copied into
+    and which are saved as they were."""
+    torch.manual_seed(2)
+    plain, other, merged = (Transformer(ModelConfig.from_dict(CONFIG | {"model_type": family})) for _ in range(3))
+    tokens = torch.tensor([[5, 9, 11, 30, 2]])
+    names = [name for name, _ in merged.named_parameters()]
+    for source in (plain, other):
+        copy_weights(source, merged)
+        if source is plain:
+            merge_projections(merged)
+        assert torch.allclose(merged(tokens), source(tokens), atol=1e-5)
+        assert [name for name, _ in merged.named_parameters()] == names
+        assert all(p.equal(q) for p, q in zip(merged.parameters(), source.parameters()))
+    attention = merged.layers[0].self_attn
+    assert attention.q_proj.weight.untyped_storage().data_ptr() == attention.v_proj.weight.untyped_storage().data_ptr()
+    assert not torch.allclose(plain(tokens), other(tokens), atol=1e-2)
+    save(merged, tmp_path / "merged")
+    assert all(p.equal(q) for p, q in zip(load(tmp_path / "merged").parameters(), other.parameters()))
+
+
+def test_keep_is_what_is_given_back(model):
+    sampler = Sampler(model, STOPS, 5)
+    got = sampler.generate(PROMPTS, n=3, max_tokens=20, seed=4)
+    kept = sampler.generate(PROMPTS, n=3, max_tokens=20, seed=4, keep=lambda c: (sum(c.tokens), c.finished))
+    assert kept == [[(sum(c.tokens), c.finished) for c in group] for group in got]
+
+
+def test_the_cache_is_given_back_and_taken_anew_in_the_size_that_is_needed(model):
+    sampler = Sampler(model, STOPS, 5)
+    few = drawn(flat(sampler.generate(PROMPTS, max_tokens=5)))
+    small = sampler.cache
+    assert sampler.generate(PROMPTS, max_tokens=5) and sampler.cache is small
+    sampler.generate(PROMPTS, max_tokens=200)
+    assert sampler.cache.keys.shape[2] > small.keys.shape[2]
+    freed = weakref.ref(sampler.cache)
+    sampler.release()
+    assert freed() is None
+    assert drawn(flat(sampler.generate(PROMPTS, max_tokens=5))) == few and sampler.cache.keys.shape == small.keys.shape
+
+
+def test_a_whole_cache_keeps_no_lane_waiting(model):
+    """Where every row has room to its end, pages that are left free for growth must not keep rows from starting."""
+    sampler, sizes = Sampler(model, STOPS, 200, page_size=2), []
+    decode = sampler._decode
+    sampler._decode = lambda rows, lane_A, *more: sizes.append(len(lane_A)) or decode(rows, lane_A, *more)
+    sampler.generate([[5, 6]], n=200, max_tokens=9)
+    assert sizes[0] == 200 and not sampler.preemptions
 
 
 def test_too_small_a_cache_is_one_line(model):
