@@ -20,7 +20,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tokenizers import Tokenizer as HFTokenizer
 from torch import nn
-from torch.nn.attention.bias import causal_lower_right
 
 from common import read_json
 
@@ -123,10 +122,11 @@ def causal_attention(q_BTHC, k_BSKC, v_BSKC):
     of the last T of S positions. Rows are right-padded: no real token comes after padding, and no mask hides it."""
     q, k, v = (x.transpose(1, 2) for x in (q_BTHC, k_BSKC, v_BSKC))
     T, S = q.shape[2], k.shape[2]
-    mask = None
-    if T < S:  # on CUDA a description of the mask, which keeps the flash kernel
-        mask = causal_lower_right(T, S) if q.is_cuda else torch.ones(T, S, dtype=torch.bool).tril(S - T)
-    out = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=q.shape[1] != k.shape[1])
+    if T < S and q.is_cuda and q.dtype.itemsize == 2:  # PyTorch's own call takes no mask to the flash kernel
+        out = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, 0.0, True)[0]
+    else:
+        mask = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T) if T < S else None
+        out = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=q.shape[1] != k.shape[1])
     return out.transpose(1, 2)
 
 

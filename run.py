@@ -18,7 +18,7 @@ from tqdm import tqdm
 from batches import Rollout
 from common import barrier, rank_and_world, read_lines
 from evaluate import held_out
-from folder import RunFolder, claim, percent
+from folder import RunFolder, checkpoints_kept, claim, percent
 from grpo import Trainer, copy_weights, group_advantages
 from model import load, resolve, save
 from sample import Sampler
@@ -27,7 +27,7 @@ from tasks.benchmarks import read_questions
 
 # A run may go on with other values of these: they change its length, place, speed or memory, and no draw.
 MAY_CHANGE = ("iterations", "out", "max_rows", "kv_gb", "token_budget", "activation_checkpointing", "compile_blocks",
-        "offload", "reshard", "checkpoint_every")
+        "offload", "reshard", "checkpoint_every", "role_dtype")
 
 
 class NoQuestions(RuntimeError):
@@ -56,8 +56,14 @@ class Run:
         self.challenger_prompt_ids = self.tokenizer.chat(*self.task.challenger_prompt)
         self.folder = RunFolder(cfg.out, base)
         self.rank, _ = rank_and_world()
+        kept = [None]
         if self.rank == 0:
             claim(self.folder.path, asdict(cfg), MAY_CHANGE)
+            *kept, says = checkpoints_kept(cfg, self.sampler.model.config.parameters(), self.folder.path)
+            print(says, flush=True)
+        if dist.is_initialized():  # saving is done by all processes, so one look at the disk decides for all
+            dist.broadcast_object_list(kept)
+        self.keep, = kept  # checkpoints within a phase
         self.trainer = None  # of the phase that is going on
         self.spent = Counter()  # seconds in each use of the sampler, and tokens drawn, since the step began
 
@@ -106,12 +112,14 @@ class Run:
             yield step
             bar.set_postfix_str("reward {reward:.3f}, p {share:.2f}, {completion_tokens:.0f} tokens each, "
                                 "{tokens_per_second:,.0f} tokens/s".format(**step.metrics))
-            if cfg.checkpoint_every and (index + 1) % cfg.checkpoint_every == 0 and index + 1 < steps:
-                trainer.save_checkpoint(checkpoints, index + 1)
+            if self.keep and (index + 1) % cfg.checkpoint_every == 0 and index + 1 < steps:
+                trainer.save_checkpoint(checkpoints, index + 1, self.keep)
         model = trainer.gather()
         if self.rank == 0:
             save(model, self.folder.weights_folder(role, iteration), self.tokenizer)
             shutil.rmtree(checkpoints, ignore_errors=True)
+            if cfg.role_dtype == "bf16":
+                self.folder.shrink(role, iteration)
         barrier()
         trainer.close()
         self.trainer = None

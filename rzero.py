@@ -201,6 +201,7 @@ class Config(GRPOConfig):
     max_rows: int = 512  # completions decoded together; changes speed and memory only
     kv_gb: float = 0.0  # most of the key/value cache, 10^9 bytes; 0: 80 % of free memory; changes speed and memory only
     checkpoint_every: int = 5  # steps between two checkpoints within a phase; 0 for none
+    role_dtype: str = "fp32"  # of all role folders but each role's newest: `fp32`, or `bf16` on half the disk
 
     heldout: str = "tiny/heldout.jsonl"  # questions with answers, asked after each iteration and never learned from
     heldout_samples: int = 16  # samples a held-out question
@@ -217,6 +218,7 @@ class Config(GRPOConfig):
         if self.top_p > 1:
             raise ValueError(f"--top_p is {self.top_p}, but must be at most 1")
         require_one_of(self, ("majority", "truth"), "labels")
+        require_one_of(self, ("fp32", "bf16"), "role_dtype")
 
 
 PRESETS = {

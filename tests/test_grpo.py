@@ -340,6 +340,17 @@ def test_engineering_options_change_nothing(monkeypatch, how):
     assert values(metrics) == pytest.approx(values(expected_metrics), rel=1e-5, abs=1e-5)
 
 
+def test_compiled_blocks_share_a_graph_over_layers_prefixes_and_sizes(monkeypatch):
+    """A graph for each layer, length or prefix would be compiled for ever anew. Without a prefix it is another graph."""
+    graphs, compile = [], torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, **options: compile(
+        function, backend=lambda graph, _: graphs.append(graph) or graph.forward, **options))
+    trainer = Trainer(small_model(), lr=1e-3, compile_blocks=True, token_budget=200)
+    for seed, prefix, expected in ((0, range(1, 20), 1), (1, range(1, 8), 1), (2, range(1, 31), 1), (3, (), 2)):
+        trainer.step(some_rollouts(20, seed, prefix))
+        assert len(graphs) == expected < len(trainer.policy.model.layers) + 1
+
+
 def test_checkpointing_recomputes_blocks(monkeypatch):
     """With it, the forward of the two blocks runs once more in backward (policy: 2 x 2, reference: 2), else 2 + 2 times."""
     calls = []
