@@ -66,14 +66,14 @@ DTYPE = compute_dtype(DEVICE)
 
 FULL = SimpleNamespace(
     shape=QWEN3_4B, rows=(1, 16, 64, 256), context=1024, questions=64, n=8, prompt=128, middle=300, cap=1500, kv_gb=24.0,
-    rounds=5, copy=2**28, matmul=8192, draw=(256, 151_936), attention=(256, 32, 8, 128), head=32_768, steps=3, length=2048,
+    rounds=5, repeat=5, copy=2**28, matmul=8192, draw=(256, 151_936), attention=(256, 32, 8, 128), head=32_768, steps=3, length=2048,
     rollouts=16, budget=16_384, peer={},
     rzero=dict(challenger_steps=2, challenger_prompts=16, solver_steps=3, solver_prompts=32, pool=200, heldout_samples=4,
                activation_checkpointing=True, compile_blocks=True, reshard=True, offload="sampling"))
 SMALL = SimpleNamespace(
     shape=QWEN3_4B | dict(vocab_size=300, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
                           head_dim=16, intermediate_size=48),
-    rows=(1, 3), context=20, questions=3, n=2, prompt=5, middle=6, cap=12, kv_gb=0.01, rounds=1, copy=2**16, matmul=256,
+    rows=(1, 3), context=20, questions=3, n=2, prompt=5, middle=6, cap=12, kv_gb=0.01, rounds=1, repeat=1, copy=2**16, matmul=256,
     draw=(2, 300), attention=(2, 4, 2, 16), head=100, steps=1, length=64, rollouts=4, budget=128,
     peer={"num_blocks": 16, "max_batch_tokens": 64},
     rzero=dict(challenger_steps=1, challenger_prompts=2, challenger_rollouts=2, solver_steps=1, solver_prompts=2,
@@ -131,7 +131,7 @@ def decode(size, report):
     prompts, limits = generation_rows(size)
     sampler = Sampler(model, no_stops(size.shape), len(prompts), size.kv_gb)
     for rows in size.rows:
-        took = medians({"step": decode_step(sampler, rows, size.context)}, DEVICE, size.rounds, repeat=5)["step"]
+        took = medians({"step": decode_step(sampler, rows, size.context)}, DEVICE, size.rounds, size.repeat)["step"]
         least = (weights + rows * size.context * token_bytes) / bandwidth
         report(f"decode step, {rows} rows of {size.context} tokens", 1e3 * took, "ms", least / took, "the roofline")
     sampler.release()
@@ -211,7 +211,7 @@ def kernels(size, report):
     report("matrix products", rate / 1e12, "TFLOP/s")
 
     def against_copy(what, nbytes, call):
-        took = medians({what: call}, DEVICE, size.rounds, repeat=3)[what]
+        took = medians({what: call}, DEVICE, size.rounds, size.repeat)[what]
         report(what, 1e3 * took, "ms", nbytes / took / bandwidth, "the copy bandwidth")
 
     R, V = size.draw
@@ -232,7 +232,6 @@ def kernels(size, report):
     k_NKC, slot_N = torch.randn(A, K, C, device=DEVICE).to(DTYPE), torch.arange(A, device=DEVICE) * P + P
     against_copy(f"write of a layer, {A} tokens", 4 * k_NKC.nbytes,
                  lambda: write_pages_triton(k_NKC, k_NKC, keys.flatten(1, 2), values.flatten(1, 2), slot_N))
-    del keys, values, logits_RV
 
     call = head(ModelConfig.from_dict(size.shape), DEVICE, size.head)
     most, took = peak(DEVICE, call), medians({"head": call}, DEVICE, size.rounds)["head"]
@@ -384,7 +383,7 @@ def everything(names, file, small):
             limit = max(PARTS[name][1], BUDGET - reserved - (time.perf_counter() - begin))
             print(f"\n== {name}", flush=True)
             start, part = time.perf_counter(), Path(folder) / f"{name}.part"
-            failure = run_part(name, min(limit, BUDGET), part, small)
+            failure = run_part(name, limit, part, small)
             results[name] = {"seconds": round(time.perf_counter() - start, 1), "failure": failure,
                              "results": Report(part).rows()}
             file.write_text(json.dumps({"where": title, "parts": results}, indent=1) + "\n")

@@ -74,8 +74,8 @@ def test_sampled_logprobs_are_those_of_a_forward_pass():
 @pytest.mark.parametrize("how", [{"top_p": 0.9}, {}, {"temperature": 0}][:3 if CUDA else 1])
 def test_graphs_draw_what_single_steps_do(how):
     """In fp32: graphs, bursts of 8, compiled blocks and preempted rows against the plain step, for 64 rows of 64 tokens.
-    With noise of 1e-3 in all logits, a hundred times what the order of summation changes, one of 64 rows differs (so on a
-    CPU); were the preempted rows wrong, more than twenty would."""
+    With noise of 1e-3 in all logits, a hundred times what the order of summation changes, 1 row of 64 differs (so on a CPU);
+    were the preempted rows wrong, twenty would."""
     plain = Sampler(tiny(torch.float32), ENDLESS, 64)
     plain.use_graphs, plain.burst = False, 1
     expected, model = sample(plain, PROMPTS[:16], **how), tiny(torch.float32)
@@ -83,7 +83,7 @@ def test_graphs_draw_what_single_steps_do(how):
     for sampler in (ample, pressed):
         sampler.burst = 8  # as on CUDA
         assert rows_that_differ(sample(sampler, PROMPTS[:16], **how), expected) <= 3
-    assert not ample.preemptions and pressed.preemptions > 20
+    assert not ample.preemptions and pressed.preemptions >= 10
 
 
 def test_graphs_serve_another_role_and_a_cache_taken_anew():
