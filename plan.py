@@ -114,7 +114,7 @@ def longest_row(cfg):
 
 def memory(cfg, config, machine):
     """What each phase of a run takes on a device -> {phase: {what: bytes}}. The phases: `sampling` while a Trainer
-    waits; `reference`, which scores the rollouts; `update`; `pool`, sampling for it and for the held-out questions, when
+    waits; `reference`, which scores the rollouts; `update`; `pool`, sampling for it and for held-out questions, when
     there is no Trainer."""
     longest, dtype = longest_row(cfg), machine.dtype
     tokens, sharded = max(cfg.token_budget, longest), machine.devices > 1 or dtype == torch.bfloat16
@@ -208,8 +208,8 @@ def iteration_hours(cfg, config, machine):
     seconds = []
     for phase, parts in memory(cfg, config, machine).items():
         if phase in tokens:
-            device_rate = sampling_rate(cfg, config, machine, parts["key/value pages"], max(question, answer))
-            seconds.append(tokens[phase] / (rate or machine.devices * device_rate))
+            seconds.append(tokens[phase] / (rate or machine.devices * sampling_rate(
+                cfg, config, machine, parts["key/value pages"], max(question, answer))))
     again = cfg.activation_checkpointing and not flops_rate  # a measured rate does not count what is computed again
     passes = 3 + (cfg.kl_coef > 0) + (cfg.mini_batches > 1) + again  # a backward is two
     flops = passes * (proposals * config.forward_flops(question, question * (PROMPT + question / 2), question)
@@ -241,21 +241,23 @@ def plan(cfg, machine):
     if host := host_memory(cfg, config, machine.devices):
         print(f"The host holds {host / 1e9:,.1f} GB for each device (--offload {cfg.offload}).")
     needed, checkpoint = disk_needed(cfg, config.parameters())
-    print(f"The run's disk holds {needed / 1e9:,.1f} GB, and {checkpoint / 1e9:,.1f} for each checkpoint, of which two "
-          "are kept and one is being written.")
-    if machine.tflops and machine.tb_s:
+    print(f"On disk are at most {needed / 1e9:.3g} GB of weights and questions, and three checkpoints of "
+          f"{checkpoint / 1e9:.3g}: two, and the one being written.")
+    if any(reached(cfg)) or machine.tflops and machine.tb_s:
         tokens, steps, pool, updates = iteration_hours(cfg, config, machine)
         how = f"at the lengths and rates measured in {cfg.out}" if any(reached(cfg)) else (
-            f"at {machine.tflops:.3g} TFLOP/s and {machine.tb_s:.3g} TB/s, all of which no program reaches,\n"
-            f"the mean completion taken as {100 * MEAN:.0f} % of the longest")
-        print(f"An iteration draws {tokens / 1e6:,.1f} million tokens: {steps:.3g} hours of sampling, {pool:.3g} for the "
-              f"pool, {updates:.3g} of updates; {how}.")
+            f"at {machine.tflops:.3g} TFLOP/s and {machine.tb_s:.3g} TB/s, all of which\nno program reaches, the mean "
+            f"completion taken as {100 * MEAN:.0f} % of the longest")
+        print(f"An iteration draws {tokens / 1e6:,.1f} million tokens: at least {steps:.3g} hours of sampling, "
+              f"{pool:.3g} for the pool\nand {updates:.3g} of updates, {how}.")
     else:
         print("For the hours of an iteration, give --tflops and --tb_s.")
-    if min(left.values()) < 0:
+    if not fits(cfg, config, machine):
         change = fitting(cfg, config, machine) or {}
         settings = " ".join(f"--{name} {str(value).lower()}" for name, value in change.items())
-        raise ValueError(f"the run needs {-min(left.values()) / 1e9:.1f} GB more than a device has; " + (
+        short = -min(left.values()) / 1e9
+        raise ValueError((f"the run needs {short:.1f} GB more than a device has; " if short > 0 else
+                          "the pages hold fewer than 4 of the longest rows; ") + (
             f"it fits with {settings}" if change else
             "no number of such devices up to 128 makes room for the sampler's copy of the weights"))
 

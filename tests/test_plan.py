@@ -1,18 +1,21 @@
 """The plan: its memory against what torch's allocator says, its arithmetic by hand, and what it says when a run cannot fit."""
 
 import itertools
+import json
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import bench_sample
+import numpy as np
 import pytest
 import torch
 from processes import run_processes
 from torch.profiler import ProfilerActivity, profile
 
 from batches import Rollout
+from common import write_lines
 from grpo import GRPOConfig, Trainer
 from model import ModelConfig, Transformer, read_config
 from plan import (
@@ -23,6 +26,7 @@ from plan import (
     iteration_hours,
     main,
     memory,
+    reached,
     sampling_memory,
     state_memory,
     update_memory,
@@ -135,6 +139,26 @@ def test_what_does_not_fit_is_told_what_would():
             assert phases["sampling"]["key/value pages"] >= 4 * 4296 * 147_456
     assert fitting(replace(paper, reshard=False), QWEN3_4B, replace(H200, gb=84.0)) == {"reshard": True, "token_budget": 8192}
     assert fitting(replace(paper, max_rows=64), QWEN3_8B, replace(H200, gb=48.0)) == on_host
+
+
+def test_a_run_says_what_it_reached(tmp_path):
+    """Two steps of the Challenger, one of the Solver: lengths are means, rates are sums over sums, all else is as planned."""
+    paper = replace(PRESETS["paper"], out=str(tmp_path))
+    assert reached(paper) == (None,) * 4
+    steps = [{"phase": "challenger", "completion_tokens": 400, "tokens": 9e6, "asking_seconds": 100, "answering_seconds": 800,
+              "update_seconds": 10, "update_tflops": 100}] * 2
+    (tmp_path / "config.json").write_text(json.dumps({"model": paper.model}))
+    write_lines(tmp_path / "metrics.jsonl", steps)
+    assert reached(paper) == (400, None, 1e4, 1e14)
+    write_lines(tmp_path / "metrics.jsonl", [*steps, {"phase": "solver", "completion_tokens": 1000, "tokens": 2e6,
+                                                      "answering_seconds": 200, "update_seconds": 20, "update_tflops": 400}])
+    assert reached(paper) == (400, 1000, 1e4, 2.5e14)
+    tokens, sampling, pool, updates = iteration_hours(paper, QWEN3_4B, replace(H200, tflops=None, tb_s=None))
+    assert tokens == 2560 * 10_400 + 9600 * 1000 + 8000 * 10_400
+    assert np.allclose([sampling, pool], [(2560 * 10_400 + 9600 * 1000) / 1e4 / 3600, 8000 * 10_400 / 1e4 / 3600])
+    forward = 2560 * QWEN3_4B.forward_flops(400, 400 * 400, 400) + 9600 * QWEN3_4B.forward_flops(1200, 1200**2 / 2, 1000)
+    assert np.isclose(updates, 4 * forward / 2.5e14 / 3600)
+    assert reached(replace(paper, model="Qwen/Qwen3-8B-Base")) == (None,) * 4  # another model's run says nothing
 
 
 def test_command_line(monkeypatch, capsys):
