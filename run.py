@@ -16,7 +16,7 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 from batches import Rollout
-from common import barrier, rank_and_world, read_lines
+from common import barrier, choose_threads, rank_and_world, read_lines
 from evaluate import held_out
 from folder import RunFolder, checkpoints_kept, claim, percent
 from grpo import Trainer, copy_weights, group_advantages
@@ -51,7 +51,8 @@ class Run:
             raise ValueError(f"--labels truth needs a task whose answers can be computed, which {cfg.task} is not")
         self.heldout = read_questions(cfg.heldout) if cfg.heldout else []
         base = resolve(cfg.model)
-        self.sampler = Sampler.load(base, max_rows=cfg.max_rows, kv_gb=cfg.kv_gb or None)
+        dtype = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16}[cfg.sampler_dtype]
+        self.sampler = Sampler.load(base, dtype, max_rows=cfg.max_rows, kv_gb=cfg.kv_gb or None)
         self.tokenizer = self.sampler.tokenizer
         self.challenger_prompt_ids = self.tokenizer.chat(*self.task.challenger_prompt)
         self.folder = RunFolder(cfg.out, base)
@@ -101,6 +102,7 @@ class Run:
         """The steps of a phase that are still to be made, one `Step` at a time. The role starts from its last weights,
         or from the phase's last checkpoint; after the last step its weights are saved."""
         cfg, checkpoints = self.cfg, self.folder.part(f"{role}.steps", iteration)
+        choose_threads(self.sampler.model.config.width)
         reference = self.weights(role, iteration - 1)
         trainer = self.trainer = Trainer(reference, cfg, lr, self.sampler.device)
         done = trainer.load_checkpoint(checkpoints)
@@ -159,6 +161,7 @@ class Run:
             return
         row = {"iteration": iteration}
         if self.heldout:
+            choose_threads(self.sampler.model.config.width)
             self.play(self.weights("solver", iteration))
             row |= held_out(self.sampler, self.task, self.heldout, samples=self.cfg.heldout_samples,
                             max_tokens=self.cfg.max_answer_tokens, seed=draw_seed(self.cfg.seed, "held-out"))

@@ -198,6 +198,7 @@ class Config(GRPOConfig):
     top_p: float = 0.99  # nucleus of every draw in training
     max_question_tokens: int = 96  # longest completion of the Challenger
     max_answer_tokens: int = 160  # longest completion of the Solver
+    sampler_dtype: str = "auto"  # that the sampler computes in: `fp32`, `bf16`, or `auto`, which is bf16 on CUDA alone
     max_rows: int = 512  # completions decoded together; changes speed and memory only
     kv_gb: float = 0.0  # most of the key/value cache, 10^9 bytes; 0: 80 % of free memory; changes speed and memory only
     checkpoint_every: int = 5  # steps between two checkpoints within a phase; 0 for none
@@ -219,6 +220,7 @@ class Config(GRPOConfig):
             raise ValueError(f"--top_p is {self.top_p}, but must be at most 1")
         require_one_of(self, ("majority", "truth"), "labels")
         require_one_of(self, ("fp32", "bf16"), "role_dtype")
+        require_one_of(self, ("auto", "fp32", "bf16"), "sampler_dtype")
 
 
 PRESETS = {
