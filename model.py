@@ -126,7 +126,7 @@ def causal_attention(q_BTHC, k_BSKC, v_BSKC):
         out = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, 0.0, True)[0]
     else:
         mask = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T) if T < S else None
-        out = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=q.shape[1] != k.shape[1])
+        out = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=True)
     return out.transpose(1, 2)
 
 

@@ -2,7 +2,7 @@
 
     python tests/plan_table.py
 
-Rates are measured ones (DESIGN) for H100 and H200, and the peaks of the makers' datasheets for the others."""
+Rates of H100 and H200 are those of DESIGN.md; the others are the peaks of the makers' datasheets."""
 
 import sys
 from dataclasses import replace
