@@ -65,7 +65,7 @@ DEVICE = this_device()
 DTYPE = compute_dtype(DEVICE)
 
 FULL = SimpleNamespace(
-    shape=QWEN3_4B, rows=(1, 16, 64, 256), context=1024, questions=64, n=8, prompt=128, middle=300, cap=1500, kv_gb=24.0,
+    shape=QWEN3_4B, rows=(1, 16, 64, 256), context=1024, questions=64, n=8, prompt=128, middle=200, cap=1000, kv_gb=24.0,
     rounds=5, repeat=5, copy=2**28, matmul=8192, draw=(256, 151_936), attention=(256, 32, 8, 128), head=32_768, steps=3, length=2048,
     rollouts=16, budget=16_384, peer={},
     rzero=dict(challenger_steps=2, challenger_prompts=16, solver_steps=3, solver_prompts=32, pool=200, heldout_samples=4,
@@ -108,18 +108,18 @@ def as_line(row):
 
 
 def tests(size, report):
-    """The GPU tests; in the small size they are only collected, since the suite has them."""
-    more = ["--collect-only"] if size is SMALL else []
-    done = subprocess.run([sys.executable, "-m", "pytest", "-m", "gpu", "tests/test_gpu.py", "-q", "--durations=0", *more],
-                          cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    print(done.stdout[-12_000:], flush=True)
-    counts = {word: int(n) for n, word in re.findall(r"(\d+) (passed|failed|skipped|errors?|tests collected)", done.stdout)}
-    for word, n in counts.items():
-        report(f"GPU tests {word}", n, "tests")
-    for test in re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE):
-        report(test.split("::")[-1], "failed", "")
-    if not counts:
-        raise RuntimeError("pytest ended without a count")
+    """The GPU tests, each result as it comes; in the small size they are only collected, since the suite has them."""
+    more, count = ["--collect-only", "-q"] if size is SMALL else ["-v"], 0
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "tests/test_gpu.py", *more]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            if found := re.match(r"tests/test_gpu.py::(\S+)(?: (PASSED|FAILED|ERROR|SKIPPED))?", line):
+                name, outcome = found.groups()
+                count += 1
+                report(name.removeprefix("test_"), (outcome or "found").lower(), "")
+    if process.returncode:
+        raise RuntimeError(f"pytest ended with {process.returncode} after {count} tests")
 
 
 def decode(size, report):
@@ -136,20 +136,21 @@ def decode(size, report):
         report(f"decode step, {rows} rows of {size.context} tokens", 1e3 * took, "ms", least / took, "the roofline")
     sampler.release()
 
-    for count in (min(8, len(prompts)), len(prompts)):  # the first compiles
+    lengths = np.array(limits, dtype=float)
+    read = (lengths * size.prompt + lengths * (lengths + 1) / 2).sum() * token_bytes
+    sampler.generate(prompts[:8], max_tokens=8)  # compiles
+    for turn in ("graphs captured on the way", "again"):
         gc.collect()
         if DEVICE.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         step, steps = sampler._decode, []
         sampler._decode = lambda *args, step=step, steps=steps: (steps.append(0), step(*args))
         start = time.perf_counter()
-        sampler.generate(prompts[:count], max_tokens=limits[:count], progress="ours")
+        sampler.generate(prompts, max_tokens=limits, progress="ours")
         took = time.perf_counter() - start
         sampler._decode = step
-    lengths = np.array(limits, dtype=float)
-    read = (lengths * size.prompt + lengths * (lengths + 1) / 2).sum() * token_bytes
-    least = (len(steps) * weights + read) / bandwidth
-    report(f"{len(prompts)} rows of drawn lengths, ours", sum(limits) / took, "tokens/s", least / took, "the roofline")
+        least = (len(steps) * weights + read) / bandwidth
+        report(f"{len(prompts)} rows of drawn lengths, {turn}", sum(limits) / took, "tokens/s", least / took, "the roofline")
     report("rows preempted", sampler.preemptions, "rows")
     cfg = replace(PRESETS["paper"], max_rows=len(prompts), kv_gb=size.kv_gb, max_question_tokens=size.cap,
                   max_answer_tokens=size.cap)
@@ -329,7 +330,7 @@ def iteration(size, report):
 # ---- running them
 
 PARTS = {  # seconds that each may take; what an earlier part leaves, the later ones may use
-    "tests": (tests, 140), "decode": (decode, 85), "transformers": (peer, 75), "kernels": (kernels, 40),
+    "tests": (tests, 135), "decode": (decode, 95), "transformers": (peer, 70), "kernels": (kernels, 40),
     "update": (update, 110), "rzero": (iteration, 80)}
 
 

@@ -18,7 +18,7 @@ def results(tmp_path, part):
 
 def test_decode(tmp_path):
     values = results(tmp_path, "decode")
-    assert values["6 rows of drawn lengths, ours"] > 0 and values["decode step, 3 rows of 20 tokens"] > 0
+    assert values["6 rows of drawn lengths, again"] > 0 and values["decode step, 3 rows of 20 tokens"] > 0
 
 
 def test_transformers(tmp_path):
@@ -63,6 +63,6 @@ def test_a_part_that_hangs_is_stopped_and_the_next_one_runs(tmp_path, monkeypatc
     bench.everything(["update", "tests"], tmp_path / "all.json", small=True)
     parts = json.loads((tmp_path / "all.json").read_text())["parts"]
     assert parts["update"]["failure"].startswith("stopped after") and not parts["update"]["results"]
-    assert parts["tests"]["failure"] is None and parts["tests"]["results"][0]["value"] > 10
+    assert parts["tests"]["failure"] is None and len(parts["tests"]["results"]) > 10
     last = capfd.readouterr().out.splitlines()
-    assert last[-1].startswith("1 parts of 2 failed") and any(line.startswith("update, ") for line in last[-8:])
+    assert last[-1].startswith("1 parts of 2 failed") and any(line.startswith("update, ") for line in last)
