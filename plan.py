@@ -25,7 +25,7 @@ from rzero import PRESETS
 PROMPT = 200  # assumed tokens of a prompt
 MEAN = 0.3  # assumed length of the mean completion, as a share of the longest
 HOST_TB_S = 0.025  # assumed 10^12 bytes/s between host and device: what PCIe 4.0 x16 (0.032) leaves
-PAGE, SCORED, SHARE = 16, 4, 0.8  # positions of a page; token budgets in a batch of the reference; share of free memory
+PAGE, SHARE = 16, 0.8  # positions of a page; the sampler's share of free memory
 
 
 @dataclass
@@ -118,8 +118,7 @@ def memory(cfg, config, machine):
     there is no Trainer."""
     longest, dtype = longest_row(cfg), machine.dtype
     tokens, sharded = max(cfg.token_budget, longest), machine.devices > 1 or dtype == torch.bfloat16
-    scored = SCORED * tokens
-    chunk = min(scored, chunk_tokens(config.vocab_size, dtype.itemsize)) * config.vocab_size * dtype.itemsize
+    chunk = min(tokens, chunk_tokens(config.vocab_size, dtype.itemsize)) * config.vocab_size * dtype.itemsize
     # What is always there: the CUDA context and memory in pieces too small to be used; the sampler's weights.
     always = {"reserve": 0.05e9 * machine.gb, "sampler's weights": dtype.itemsize * config.parameters()}
     state = {} if cfg.offload == "true" else state_memory(config, machine.devices)
@@ -128,7 +127,7 @@ def memory(cfg, config, machine):
         free = 1e9 * machine.gb - sum(always.values()) - sum(beside.values())
         parts = sampling_memory(config, cfg.max_rows, longest, free, cfg.kv_gb * 1e9, dtype)
         phases[phase] = always | beside | parts
-    scoring = {"weights and logits in use": max(chunk, forward_memory(config, scored, dtype.itemsize))}
+    scoring = {"weights and logits in use": max(chunk, forward_memory(config, tokens, dtype.itemsize))}
     update = update_memory(config, cfg, tokens, machine.devices, dtype, sharded)
     return {"sampling": phases["sampling"], "reference": always | state | scoring, "update": always | state | update,
             "pool": phases["pool"]}

@@ -27,7 +27,7 @@ from tasks.benchmarks import read_questions
 
 # A run may go on with other values of these: they change its length, place, speed or memory, and no draw.
 MAY_CHANGE = ("iterations", "out", "max_rows", "kv_gb", "token_budget", "activation_checkpointing", "compile_blocks",
-        "offload", "reshard", "checkpoint_every", "role_dtype")
+              "offload", "reshard", "checkpoint_every", "role_dtype")
 
 
 class NoQuestions(RuntimeError):
@@ -85,18 +85,19 @@ class Run:
         copy_weights(weights, self.sampler.model)
         return self.sampler.model
 
-    def sample(self, weights, prompts, n, max_tokens, key, label):
+    def sample(self, weights, prompts, n, max_tokens, key, label, keep=lambda completion: completion):
         """n completions of each prompt under these weights -> a list for each prompt. key: of the draws, with the
-        seed. label: of the progress bar, and of the seconds in the metrics."""
+        seed. label: of the progress bar, and of the seconds in the metrics. keep: what to hold of a completion."""
         cfg, start = self.cfg, time.perf_counter()
         self.play(weights)
         if self.trainer and cfg.offload == "sampling":
             self.trainer.park()
         groups = self.sampler.generate(prompts, n=n, max_tokens=max_tokens, temperature=cfg.temperature,
-                                       top_p=cfg.top_p, seed=draw_seed(cfg.seed, *key), progress=label)
+                                       top_p=cfg.top_p, seed=draw_seed(cfg.seed, *key), progress=label,
+                                       keep=lambda completion: (len(completion.tokens), keep(completion)))
         self.spent[f"{label}_seconds"] += time.perf_counter() - start
-        self.spent["tokens"] += sum(len(c.tokens) for group in groups for c in group)
-        return groups
+        self.spent["tokens"] += sum(tokens for group in groups for tokens, _ in group)
+        return [[kept for _, kept in group] for group in groups]
 
     def phase(self, role, iteration, steps, lr):
         """The steps of a phase that are still to be made, one `Step` at a time. The role starts from its last weights,
@@ -204,6 +205,7 @@ class Step:
         advantages_GN = group_advantages(rewards_GN, self.run.cfg.normalise_std)
         rollouts = [Rollout(prompt, c.tokens, a, c.full_logprobs)
                     for prompt, c, a in zip(prompts, completions, advantages_GN.flatten().tolist(), strict=True)]
+        self.run.sampler.release()
         try:
             update = self.trainer.step(rollouts, self.run.play(self.reference))
         except FloatingPointError as error:

@@ -34,7 +34,7 @@ def config(width, layers, heads, ffn, tied):
 def cell(shape, gb, tflops, tb_s):
     """Settings that fit, beside the preset's; rows of 1,000 tokens in the pages, in sampling and in the pool; hours."""
     machine = Machine(1, gb, torch.bfloat16, tflops, tb_s)
-    cfg = replace(PRESETS["paper"], kv_gb=0.0, out="")
+    cfg = replace(PRESETS["paper"], out="")
     change = fitting(cfg, shape, machine)
     if change is None or "devices" in change:
         return "no"

@@ -100,7 +100,7 @@ def test_the_memory_of_sampling_is_within_a_tenth_of_the_allocators_peak(vocabul
 
 def test_the_paper_on_one_card():
     """4.02 billion weights: 16 bytes each for the training and 2 for the sampler; 147,456 bytes of cache a token."""
-    paper = replace(PRESETS["paper"], kv_gb=0.0)
+    paper = PRESETS["paper"]
     phases = memory(paper, QWEN3_4B, H200)
     sampling, update, pool = (phases[name] for name in ("sampling", "update", "pool"))
     assert 3 * update["fp32 gradients"] == sampling["AdamW moments"] + sampling["fp32 weights"] == 12 * QWEN3_4B.parameters()
