@@ -281,8 +281,9 @@ def update(size, report):
     def rows(prompts, count, length):
         return [Rollout(prompts[i % len(prompts)], ids(length - len(prompts[0])), (-1.0)**i) for i in range(count)]
 
-    apart = rows([ids(size.length // 32) for _ in range(size.rollouts)], size.rollouts, size.length)  # nothing in common
-    shared = rows([ids(size.length // 8)], 4 * size.rollouts - 1, size.length // 4)  # half of each row, as the Challenger's are
+    apart = rows([ids(size.length // 32) for _ in range(size.rollouts)], size.rollouts, size.length)
+    length, prompt = size.length // 4, size.length // 8  # of the Challenger's kind: one micro-batch, but for a token
+    shared = rows([ids(prompt)], (size.budget - prompt) // (length - prompt + 1), length)
     for what, rollouts in (("an update, rows with nothing in common", apart), ("an update, half of each row shared", shared)):
         trainer.step(rollouts)
         gc.collect()
