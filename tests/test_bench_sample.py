@@ -7,15 +7,14 @@ import bench_sample as bench
 import numpy as np
 import pytest
 import torch
+from conftest import needs_triton
 
-import kernels
 from model import Tokenizer, load
 from sample import Sampler
 
 CPU = torch.device("cpu")
 SHAPE = dict(model_type="qwen3", vocab_size=200, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
              head_dim=16, num_key_value_heads=2, intermediate_size=48, tie_word_embeddings=True, rope_theta=1e6)
-needs_triton = pytest.mark.skipif(kernels.triton is None, reason="Triton is not installed (it exists for Linux only)")
 
 
 def test_cpu(tiny):
@@ -54,6 +53,7 @@ def test_gpu_parts():
     bandwidth = bench.copy_rate(CPU, 2**16)
     result = bench.steps(SHAPE, CPU, torch.float32, bandwidth, sizes=(1, 3), context=20, rounds=1)
     assert [step["ms"] > 0 for step in result.values()] == [True, True]
+    pytest.importorskip("psutil", reason="transformers' continuous batching finds a CPU's free memory with psutil")
     result = bench.generation(SHAPE, CPU, torch.float32, bandwidth, questions=3, n=2, prompt=5, max_rows=4, kv_gb=0.01,
                               peer={"num_blocks": 16, "max_batch_tokens": 64}, middle=6, cap=12)
     assert result["rows"] == 6 and result["steps"] >= 12 and result["ratio"] > 0
