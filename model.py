@@ -126,7 +126,7 @@ def causal_attention(q_BTHC, k_BSKC, v_BSKC):
         out = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, 0.0, True)[0]
     else:
         mask = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T) if T < S else None
-        out = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=q.shape[1] != k.shape[1])
+        out = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=True)
     return out.transpose(1, 2)
 
 
@@ -155,9 +155,11 @@ class Attention(nn.Module):
 
     def project(self, x_BTD, cos, sin):
         """Queries, keys and values. Queries and keys are normed, where the family does that, and rotated."""
-        q_BTHC, k_BTKC, v_BTKC = (linear(x_BTD).unflatten(-1, (-1, self.head_dim))
-                                  for linear in (self.q_proj, self.k_proj, self.v_proj))
+        q_BTHC, k_BTKC, v_BTKC = (y.unflatten(-1, (-1, self.head_dim)) for y in self.qkv(x_BTD))
         return rotate(self.q_norm(q_BTHC), cos, sin), rotate(self.k_norm(k_BTKC), cos, sin), v_BTKC
+
+    def qkv(self, x_BTD):
+        return self.q_proj(x_BTD), self.k_proj(x_BTD), self.v_proj(x_BTD)
 
 
 class SwiGLU(nn.Module):
@@ -168,7 +170,11 @@ class SwiGLU(nn.Module):
         self.down_proj = nn.Linear(config.ffn, config.width, bias=False)
 
     def forward(self, x_BTD):
-        return self.down_proj(F.silu(self.gate_proj(x_BTD)) * self.up_proj(x_BTD))
+        gate, up = self.gate_up(x_BTD)
+        return self.down_proj(F.silu(gate) * up)
+
+    def gate_up(self, x_BTD):
+        return self.gate_proj(x_BTD), self.up_proj(x_BTD)
 
 
 class Block(nn.Module):
@@ -216,9 +222,9 @@ class Transformer(nn.Module):
             x_BTD = block(x_BTD, cos, sin, cache)
         return self.norm(x_BTD)
 
-    def logits(self, hidden):
-        """Logits [..., V] of hidden states [..., D]."""
-        return F.linear(hidden, self.head_weight)
+    def logits(self, hidden, out=None):
+        """Logits [..., V] of hidden states [..., D], written to `out` if that is given."""
+        return F.linear(hidden, self.head_weight, out=out)
 
 
 def checkpoint_name(name):
@@ -352,7 +358,7 @@ class Tokenizer:
         return self.inner.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids):
-        """The text of token ids, special tokens left out."""
+        """The text of token ids (a list or an array), special tokens left out."""
         return self.inner.decode(list(ids), skip_special_tokens=True)
 
     def chat(self, system, user):

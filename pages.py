@@ -4,11 +4,13 @@ The cache is cut into pages of a few positions. A row's block table lists its pa
 `block_table[p // page_size] * page_size + p % page_size`. Rows of one prompt share the full pages of the prompt.
 
 A row is one completion being decoded; a lane is the line of the batch's arrays and tensors that a running row occupies.
-When pages run out, the youngest row is preempted: it gives its pages back, waits, and starts over with the same draws.
+When pages run out, the youngest row is preempted: it gives its pages back and waits. Later it goes on where it was, once
+the keys and values of its prompt and of its tokens so far are computed again, as those of a prompt are.
 
 Shapes: A running rows, n pages of a row, N new tokens, B rows, T tokens, H query and K key/value heads, C width."""
 
 import hashlib
+import math
 from collections import deque
 from typing import NamedTuple
 
@@ -20,7 +22,7 @@ from kernels.write import write_pages
 from model import causal_attention
 
 MAX_PREFILL_TOKENS = 4096  # prompt tokens computed between two syncs: with more, the running rows wait long
-WATERMARK = 2  # pages left free for each running row: with fewer, rows are preempted often; with more, too few run
+WATERMARK = 6  # pages left free for each running row: with fewer, rows are preempted often; with more, too few run
 NULL_PAGE = 0  # the page that padding is written to; it is never read
 
 
@@ -30,7 +32,11 @@ class PagedCache:
     def __init__(self, config, pages, page_size, device, dtype):
         shape = (config.layers, config.kv_heads, pages, page_size, config.head_dim)
         # Zeros, since the plain attention multiplies masked values by 0, and uninitialised memory may hold NaN.
-        self.keys, self.values = (torch.zeros(shape, device=device, dtype=dtype) for _ in "kv")
+        if device.type == "cpu":  # NumPy's zeros take no memory, and no time, before they are written
+            size = math.prod(shape) * dtype.itemsize
+            self.keys, self.values = (torch.from_numpy(np.zeros(size, np.uint8)).view(dtype).view(shape) for _ in "kv")
+        else:
+            self.keys, self.values = (torch.zeros(shape, device=device, dtype=dtype) for _ in "kv")
         self.page_size = page_size
 
     @staticmethod
@@ -66,13 +72,16 @@ class Row(NamedTuple):
 
 
 class Group:
-    """The waiting rows of one prompt. The prompt's prefix, all but its last token, is computed once for all of them. A
-    row starts by decoding that last token, so its first draw is like any other."""
+    """Waiting rows with the same tokens so far: those of one prompt, or one row that was preempted after it had drawn
+    `drawn` tokens. Their prefix, all tokens but the last, is computed once for all of them. A row starts by decoding
+    that last token, so its first draw is like any other."""
 
-    def __init__(self, prompt, rows):
-        self.prompt, self.rows, self.prefix_length = prompt, deque(rows), len(prompt) - 1
-        self.last_position = self.prefix_length + max(row.max_tokens for row in rows)  # the last that a row may reach
+    def __init__(self, prompt, rows, drawn=0):
+        self.prompt, self.rows, self.drawn = prompt, deque(rows), drawn
+        self.prefix_length = len(prompt) - 1 + drawn
+        self.last_position = len(prompt) - 1 + max(row.max_tokens for row in rows)  # the last that a row may reach
         self.pages = None  # of the prefix, from its computation until the last row is admitted or they are evicted
+        self.completion = None  # where tokens were drawn: what the sampler keeps of them
 
 
 def prompt_key(prompt):
@@ -116,8 +125,8 @@ class Scheduler:
                              f"need {width * page_size}; give it more (kv_gb) or ask for fewer tokens (max_tokens)")
         self.pages, self.free_pages = pages - 1, np.arange(pages - 1, NULL_PAGE, -1)  # a stack
         self.ref_count = np.zeros(pages, dtype=np.int64)  # running rows, and groups with waiting rows, that use a page
-        # Of the row in each lane: its pages, how many they are, the prefix's length, the tokens drawn, and the most it
-        # may draw. No row occupies the last lane, which is for padding.
+        # Of the row in each lane: its pages, how many they are, its first position to be decoded, the tokens drawn, and
+        # the most it may draw. No row occupies the last lane, which is for padding.
         self.block_table = np.full((lanes + 1, width), NULL_PAGE, dtype=np.int32)
         self.page_count, self.start, self.count, self.limit = np.zeros((4, lanes + 1), dtype=np.int64)
         self.occupant = [None] * lanes  # (group, row)
@@ -135,16 +144,19 @@ class Scheduler:
         self.free_pages = np.append(self.free_pages, np.unique(pages[self.ref_count[pages] == 0])[::-1])
 
     def admit(self):
-        """Starts waiting rows while there are lanes, and pages above the watermark -> (prefixes to compute, each with
-        its pages; the (lane, group, row) that start; [2, n] pages to copy after that, from and to)."""
+        """Starts waiting rows while there are lanes, and pages above the watermark -> (the (group, pages) whose
+        prefix is to be computed; the (lane, group, row) that start; [2, n] pages to copy after that, from and to)."""
         prefixes, admitted, copies, emptied, longest = [], [], [], [], 0
+        reserved = self._reserve(self.running)
         while self.waiting and self.free_lanes:
-            group, running = self.waiting[0], len(self.running) + len(admitted)
+            group = self.waiting[0]
+            start = group.prefix_length - group.drawn
+            last = start + min(group.drawn + self.burst - 1, group.rows[0].max_tokens)  # position of the next burst
             shared = group.prefix_length // self.page_size  # full pages of the prefix; the row's others are its own
-            own = (group.prefix_length + min(self.burst - 1, group.rows[0].max_tokens)) // self.page_size + 1 - shared
+            own = last // self.page_size + 1 - shared
             prefix_pages = -(-group.prefix_length // self.page_size) if group.pages is None else 0
-            if len(self.free_pages) < own + prefix_pages + WATERMARK * running:
-                if running or not self._evict_prefixes(self.waiting):
+            if len(self.free_pages) < own + prefix_pages + reserved:
+                if len(self.running) or admitted or not self._evict_prefixes(self.waiting):
                     break
                 continue
             if group.pages is None:
@@ -153,39 +165,47 @@ class Scheduler:
                     break
                 group.pages = self.allocate(prefix_pages)
                 if group.prefix_length:
-                    prefixes.append((group.prompt[:-1], group.pages))
+                    prefixes.append((group, group.pages))
             lane, row = self.free_lanes.pop(), group.rows.popleft()
             self.ref_count[group.pages[:shared]] += 1
             self.block_table[lane, :shared + own] = np.append(group.pages[:shared], self.allocate(own))
             if group.prefix_length % self.page_size:
                 copies.append((group.pages[shared], self.block_table[lane, shared]))
-            self.page_count[lane], self.start[lane], self.count[lane] = shared + own, group.prefix_length, 0
+            self.page_count[lane], self.start[lane], self.count[lane] = shared + own, start, group.drawn
             self.limit[lane], self.occupant[lane] = row.max_tokens, (group, row)
             admitted.append((lane, group, row))
+            reserved += self._reserve([lane])
             if not group.rows:
                 emptied.append(self.waiting.popleft())
         self._evict_prefixes(emptied)  # not earlier: pages to be copied must not be allocated to another row
         self.running = np.append(self.running, np.array([lane for lane, *_ in admitted], dtype=np.int64))
         return prefixes, admitted, np.array(copies, dtype=np.int64).reshape(-1, 2).T
 
+    def _reserve(self, lanes):
+        """The pages left free for these rows: WATERMARK for each, or as many as it may still need."""
+        last_page = (self.start + self.limit)[lanes] // self.page_size
+        return int(np.minimum(last_page + 1 - self.page_count[lanes], WATERMARK).sum())
+
     def grow(self):
-        """Allocates pages for the next burst, preempting the youngest rows if need be -> running lanes, by length."""
+        """Allocates pages for the next burst, preempting the youngest rows if need be -> (running lanes, by length;
+        the (lane, group that it waits as) of each preempted row)."""
+        preempted = []
         while True:
             last = self.start + np.minimum(self.count + self.burst - 1, self.limit)
             need = np.maximum(last // self.page_size + 1 - self.page_count, 0)[self.running]
             if need.sum() <= len(self.free_pages):
                 break
             if not self._evict_prefixes(self.waiting):
-                group, row = self.occupant[self.running[-1]]  # the youngest row is preempted, and waits at the front
-                if not group.rows:
-                    self.waiting.appendleft(group)
-                group.rows.appendleft(row)
+                lane = self.running[-1]
+                group, row = self.occupant[lane]
+                self.waiting.appendleft(Group(group.prompt, [row], self.count[lane]))
+                preempted.append((lane, self.waiting[0]))
                 self.finish(self.running[-1:])
-                self.preemptions += 1
         lanes, before = np.repeat(self.running, need), np.repeat(need.cumsum() - need, need)
         self.block_table[lanes, self.page_count[lanes] + np.arange(len(lanes)) - before] = self.allocate(len(lanes))
         self.page_count[self.running] += need
-        return self.running[np.argsort((self.start + self.count)[self.running], kind="stable")]
+        self.preemptions += len(preempted)
+        return self.running[np.argsort((self.start + self.count)[self.running], kind="stable")], preempted
 
     def finish(self, lanes):
         """Takes rows out of their lanes and frees their pages."""

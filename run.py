@@ -18,7 +18,7 @@ from tqdm import tqdm
 from batches import Rollout
 from common import barrier, choose_threads, rank_and_world, read_lines
 from evaluate import held_out
-from folder import RunFolder, claim, percent
+from folder import RunFolder, checkpoints_kept, claim, percent
 from grpo import Trainer, copy_weights, group_advantages
 from model import load, resolve, save
 from sample import Sampler
@@ -27,7 +27,7 @@ from tasks.benchmarks import read_questions
 
 # A run may go on with other values of these: they change its length, place, speed or memory, and no draw.
 MAY_CHANGE = ("iterations", "out", "max_rows", "kv_gb", "token_budget", "activation_checkpointing", "compile_blocks",
-        "offload", "reshard", "checkpoint_every")
+              "offload", "reshard", "checkpoint_every", "role_dtype")
 
 
 class NoQuestions(RuntimeError):
@@ -57,8 +57,14 @@ class Run:
         self.challenger_prompt_ids = self.tokenizer.chat(*self.task.challenger_prompt)
         self.folder = RunFolder(cfg.out, base)
         self.rank, _ = rank_and_world()
+        kept = [None]
         if self.rank == 0:
             claim(self.folder.path, asdict(cfg), MAY_CHANGE)
+            *kept, says = checkpoints_kept(cfg, self.sampler.model.config.parameters(), self.folder.path)
+            print(says, flush=True)
+        if dist.is_initialized():  # saving is done by all processes, so one look at the disk decides for all
+            dist.broadcast_object_list(kept)
+        self.keep, = kept  # checkpoints within a phase
         self.trainer = None  # of the phase that is going on
         self.spent = Counter()  # seconds in each use of the sampler, and tokens drawn, since the step began
 
@@ -79,18 +85,19 @@ class Run:
         copy_weights(weights, self.sampler.model)
         return self.sampler.model
 
-    def sample(self, weights, prompts, n, max_tokens, key, label):
+    def sample(self, weights, prompts, n, max_tokens, key, label, keep=lambda completion: completion):
         """n completions of each prompt under these weights -> a list for each prompt. key: of the draws, with the
-        seed. label: of the progress bar, and of the seconds in the metrics."""
+        seed. label: of the progress bar, and of the seconds in the metrics. keep: what to hold of a completion."""
         cfg, start = self.cfg, time.perf_counter()
         self.play(weights)
         if self.trainer and cfg.offload == "sampling":
             self.trainer.park()
         groups = self.sampler.generate(prompts, n=n, max_tokens=max_tokens, temperature=cfg.temperature,
-                                       top_p=cfg.top_p, seed=draw_seed(cfg.seed, *key), progress=label)
+                                       top_p=cfg.top_p, seed=draw_seed(cfg.seed, *key), progress=label,
+                                       keep=lambda completion: (len(completion.tokens), keep(completion)))
         self.spent[f"{label}_seconds"] += time.perf_counter() - start
-        self.spent["tokens"] += sum(len(c.tokens) for group in groups for c in group)
-        return groups
+        self.spent["tokens"] += sum(tokens for group in groups for tokens, _ in group)
+        return [[kept for _, kept in group] for group in groups]
 
     def phase(self, role, iteration, steps, lr):
         """The steps of a phase that are still to be made, one `Step` at a time. The role starts from its last weights,
@@ -108,12 +115,14 @@ class Run:
             yield step
             bar.set_postfix_str("reward {reward:.3f}, p {share:.2f}, {completion_tokens:.0f} tokens each, "
                                 "{tokens_per_second:,.0f} tokens/s".format(**step.metrics))
-            if cfg.checkpoint_every and (index + 1) % cfg.checkpoint_every == 0 and index + 1 < steps:
-                trainer.save_checkpoint(checkpoints, index + 1)
+            if self.keep and (index + 1) % cfg.checkpoint_every == 0 and index + 1 < steps:
+                trainer.save_checkpoint(checkpoints, index + 1, self.keep)
         model = trainer.gather()
         if self.rank == 0:
             save(model, self.folder.weights_folder(role, iteration), self.tokenizer)
             shutil.rmtree(checkpoints, ignore_errors=True)
+            if cfg.role_dtype == "bf16":
+                self.folder.shrink(role, iteration)
         barrier()
         trainer.close()
         self.trainer = None
@@ -196,6 +205,7 @@ class Step:
         advantages_GN = group_advantages(rewards_GN, self.run.cfg.normalise_std)
         rollouts = [Rollout(prompt, c.tokens, a, c.full_logprobs)
                     for prompt, c, a in zip(prompts, completions, advantages_GN.flatten().tolist(), strict=True)]
+        self.run.sampler.release()
         try:
             update = self.trainer.step(rollouts, self.run.play(self.reference))
         except FloatingPointError as error:

@@ -3,20 +3,20 @@
 `generate_plain` says what sampling is. `Sampler` draws the same tokens with continuous batching over a paged key/value
 cache (pages.py). Each draw depends on (seed, prompt, number among the completions of that prompt, position) alone. So
 the same call gives the same tokens whatever the batch size, the page size, the order of the prompts and the number of
-processes, up to the rounding of the logits. A preempted row draws again what it drew before.
+processes, up to the rounding of the logits. A preempted row goes on where it was: its tokens so far are prefilled.
 
     python sample.py --model tiny --prompt "What is 17 + 25 - 8?" --n 4
 
 Shapes: A running rows, P prompts, T tokens, n pages of a row's block table, V vocabulary."""
 
 import argparse
-import math
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from tqdm import tqdm
 
 from common import compute_dtype, free_memory, rank_and_world, this_device
@@ -25,15 +25,15 @@ from model import Tokenizer, load
 from pages import NULL_PAGE, PagedCache, Scheduler, group_rows, prompt_key, shard
 
 # Batch sizes of the CUDA graphs. A batch is padded to the next of them.
-GRAPH_SIZES = [1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096]
+GRAPH_SIZES = [1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, *range(256, 4097, 64)]
 
 
 @dataclass
 class Completion:
-    tokens: list  # the drawn ids, with the stop token if it came
-    logprobs: list  # one for each token, under the distribution that it was drawn from (greedy: temperature 1)
+    tokens: np.ndarray  # int32: the drawn ids, with the stop token if it came
+    logprobs: np.ndarray  # fp32: of each token, under the distribution that it was drawn from (greedy: temperature 1)
     finished: bool  # whether a stop token came within max_tokens
-    full_logprobs: list = field(default_factory=list)  # those before top-k and top-p, as a trainer scores them
+    full_logprobs: np.ndarray | None = None  # fp32: those before top-k and top-p, as a trainer scores them
 
 
 @torch.inference_mode()
@@ -42,17 +42,18 @@ def generate_plain(model, tokenizer, prompt, n=1, max_tokens=256, temperature=1.
     each token, the model runs over all tokens so far, and `draw` draws from the softmax of the last logits."""
     completions = []
     for j in range(n):
-        c, key = Completion([], [], False), prompt_key(prompt) + j
-        while len(c.tokens) < max_tokens and not c.finished:
+        tokens, logprobs, full_logprobs, key, finished = [], [], [], prompt_key(prompt) + j, False
+        while len(tokens) < max_tokens and not finished:
             tokens_1T, key_1, position_1 = (torch.tensor(x, device=model.embed_tokens.weight.device)
-                                            for x in ([prompt + c.tokens], [key], [len(c.tokens)]))
+                                            for x in ([prompt + tokens], [key], [len(tokens)]))
             logits_1V = model.logits(model(tokens_1T)[:, -1])
             drawn = draw(logits_1V, seed, key_1, position_1, temperature, top_k, top_p)
-            c.tokens.append(drawn.token.item())
-            c.logprobs.append(drawn.logprob.item())
-            c.full_logprobs.append(drawn.full_logprob.item())
-            c.finished = c.tokens[-1] in tokenizer.stop_ids
-        completions.append(c)
+            tokens.append(drawn.token.item())
+            logprobs.append(drawn.logprob.item())
+            full_logprobs.append(drawn.full_logprob.item())
+            finished = tokens[-1] in tokenizer.stop_ids
+        completions.append(Completion(np.array(tokens, np.int32), np.array(logprobs, np.float32), finished,
+                                      np.array(full_logprobs, np.float32)))
     return completions
 
 
@@ -60,9 +61,9 @@ class Sampler:
     """Draws completions from one model. To sample from another role, copy that role's weights into `model`."""
 
     def __init__(self, model, tokenizer, max_rows=512, kv_gb=None, page_size=16):
-        """max_rows: the most rows decoded together. kv_gb: the most that the cache may take, in 10^9 bytes; when not
-        given, 80 % of the memory that is free when it is first needed. page_size: positions of a page. On CUDA, parts
-        of the model are compiled in place. Raises ValueError if the model lacks ids of the tokenizer."""
+        """max_rows: the most rows decoded together. kv_gb: the most that the cache may take, in 10^9 bytes, beside 80 % of
+        the memory that is free when it is needed. page_size: positions of a page. The model is changed in
+        place: see `merge_projections`, and on CUDA `compile_blocks`. Raises ValueError if the model lacks ids of the tokenizer."""
         V = model.config.vocab_size
         if tokenizer.vocab_size > V:
             raise ValueError(f"the tokenizer has {tokenizer.vocab_size} tokens, the model only {V}")
@@ -70,12 +71,14 @@ class Sampler:
         self.device, self.dtype = model.embed_tokens.weight.device, model.embed_tokens.weight.dtype
         self.is_stop_V = torch.zeros(V, dtype=torch.bool, device=self.device)
         self.is_stop_V[list(tokenizer.stop_ids)] = True
-        self.kv_bytes = kv_gb and kv_gb * 1e9
-        self.cache, self.graphs, self.graph_width = None, {}, 0
+        self.kv_bytes = kv_gb * 1e9 if kv_gb else np.inf
+        self.cache, self.logits_BV, self.graphs, self.graph_width = None, None, {}, 0
         self.preemptions = 0  # of the last call, in this process
         self.use_graphs = self.device.type == "cuda"
         self.burst = 8 if self.use_graphs else 1  # decode steps between two syncs; in a sync the GPU is idle
+        merge_projections(model)
         if self.use_graphs:
+            self.stream = torch.cuda.Stream()  # of all captures: PyTorch keeps a cuBLAS workspace for each stream
             compile_blocks(model)
 
     @classmethod
@@ -87,13 +90,14 @@ class Sampler:
 
     @torch.inference_mode()  # a tenth faster than no_grad on the CPU
     def generate(self, prompts, n=1, max_tokens=256, temperature=1.0, top_p=1.0, top_k=0, seed=0, progress=None,
-                 watch=None):
+                 watch=None, keep=None):
         """n completions of each prompt -> one list of n `Completion`s for each prompt. prompts: lists of token ids.
         max_tokens: the most tokens of a completion, with its stop token; one number, or one for each prompt.
         temperature 0 is greedy. progress: the label of a progress bar that counts tokens; no bar when not given.
-        watch(i, j, tokens, ended): called as completion j of prompt i grows, with its tokens so far. Under
-        torch.distributed each process draws a share of the rows and gets all completions. The bar and `watch` see the
-        rows of their own process. Raises ValueError for an empty prompt, a setting out of range or a cache too small
+        watch(i, j, tokens, ended): called as completion j of prompt i grows, with its tokens so far. keep(completion):
+        called as one ends; what it returns is given back, and held, in its place. Under torch.distributed each process
+        draws a share of the rows and gets all completions. The bar, `watch` and `keep` see the rows of their own
+        process. Raises ValueError for an empty prompt, a setting out of range or a cache too small
         for one row, and FloatingPointError, naming the row, when the model gives NaN."""
         limits = [max_tokens] * len(prompts) if isinstance(max_tokens, int) else list(max_tokens)
         check(prompts, n, limits, temperature, top_p, top_k)
@@ -104,15 +108,16 @@ class Sampler:
         with tqdm(desc=progress, disable=progress is None or rank > 0, leave=False, mininterval=max(0.1, pause),
                   delay=pause, bar_format="{desc}: {n_fmt} tokens, {rate_noinv_fmt}{postfix}", unit="",
                   unit_scale=True) as bar:
-            done = self._run(groups, params, bar, watch and (lambda row, *state: watch(*divmod(row, n), *state)))
+            watch_row = watch and (lambda row, *state: watch(*divmod(row, n), *state))
+            done = self._run(groups, params, bar, watch_row, keep or (lambda completion: completion))
         if world > 1:
             shares = [None] * world
             dist.all_gather_object(shares, done)
             done = {row: completion for share in shares for row, completion in share.items()}
         return [[done[i * n + j] for j in range(n)] for i in range(len(prompts))]
 
-    def _run(self, groups, params, bar, watch):
-        """Decodes all rows of the groups -> {row's index: Completion}."""
+    def _run(self, groups, params, bar, watch, keep):
+        """Decodes all rows of the groups -> {row's index: what `keep` makes of its Completion}."""
         self.preemptions = 0
         if not groups:
             return {}
@@ -122,11 +127,13 @@ class Sampler:
         rows, done = RowTensors(lanes, longest, self.device), {}
         while scheduler.waiting or len(scheduler.running):
             self._admit(scheduler, rows)
-            running = scheduler.grow()
+            running, preempted = scheduler.grow()
+            for lane, group in preempted:
+                group.completion, = self._read([lane], scheduler, rows)
             lane_A, table_An = self._batch(scheduler, running)
             for _ in range(self.burst):
                 self._decode(rows, lane_A, table_An, params)
-            drawn = self._sync(scheduler, rows, running, lane_A[:len(running)], done, watch)
+            drawn = self._sync(scheduler, rows, running, lane_A[:len(running)], done, watch, keep)
             bar.set_postfix_str(f"{len(done)}/{total} rows, {len(scheduler.running)} running, "
                                 f"{1 - len(scheduler.free_pages) / scheduler.pages:.0%} pages", refresh=False)
             bar.update(drawn)
@@ -141,19 +148,24 @@ class Sampler:
         if copies.size:
             self.cache.copy_pages(*self._to_device(copies))
         if admitted:
-            lines = [(lane, group.prompt[-1], group.prefix_length, row.max_tokens, row.key)
+            lines = [(lane, group.prompt[-1], len(group.prompt) - 1, group.drawn, row.max_tokens, row.key)
                      for lane, group, row in admitted]
-            lane, token, start, limit, key = torch.tensor(lines, device=self.device).T
-            rows.token[lane, 0], rows.start[lane], rows.limit[lane], rows.key[lane] = token, start, limit, key
-            rows.count[lane], rows.alive[lane] = 0, True
+            lane, token, start, count, limit, key = torch.tensor(lines, device=self.device).T
+            rows.token[lane, 0], rows.start[lane], rows.count[lane] = token, start, count
+            rows.limit[lane], rows.key[lane], rows.alive[lane] = limit, key, True
+            for lane, group, _ in admitted:
+                if group.drawn:
+                    rows.restore(lane, group.completion)
 
     def _prefill(self, prefixes):
-        """Computes keys and values of prefixes into their pages, as one right-padded batch."""
-        shape = len(prefixes), max(len(prefix) for prefix, _ in prefixes)
+        """Computes keys and values of groups' prefixes into their pages, as one right-padded batch."""
+        shape = len(prefixes), max(group.prefix_length for group, _ in prefixes)
         token_PT, slot_PT = np.zeros(shape, dtype=np.int64), np.full(shape, NULL_PAGE * self.page_size, dtype=np.int64)
-        for i, (prefix, pages) in enumerate(prefixes):
+        for i, (group, pages) in enumerate(prefixes):
             slots = pages[:, None] * self.page_size + np.arange(self.page_size)
-            token_PT[i, :len(prefix)], slot_PT[i, :len(prefix)] = prefix, slots.flatten()[:len(prefix)]
+            tokens = [*group.prompt, *(group.completion.tokens if group.drawn else [])]
+            token_PT[i, :group.prefix_length] = tokens[:-1]
+            slot_PT[i, :group.prefix_length] = slots.flatten()[:group.prefix_length]
         self.cache.begin_prefill(self._to_device(slot_PT).flatten())
         self.model(self._to_device(token_PT), cache=self.cache)
 
@@ -182,35 +194,45 @@ class Sampler:
         graph.replay()
         return logits_AV
 
-    def _forward(self, token_A, position_A, table_An):
+    def _forward(self, token_A, position_A, table_An, out=None):
         self.cache.begin_decode(table_An, position_A)
-        return self.model.logits(self.model(token_A[:, None], position_A[:, None], self.cache)[:, 0])
+        return self.model.logits(self.model(token_A[:, None], position_A[:, None], self.cache)[:, 0], out)
 
-    def _sync(self, scheduler, rows, running, lane_A, done, watch):
+    def _sync(self, scheduler, rows, running, lane_A, done, watch, keep):
         """Waits for the device, reads how far the running rows are, and takes out those that ended -> tokens drawn."""
         count, alive = rows.count[lane_A].cpu().numpy(), rows.alive[lane_A].cpu().numpy()
         drawn = int((count - scheduler.count[running]).sum())
         scheduler.count[running] = count
         ended = running[~alive]
         if len(ended):
-            self._collect(ended, scheduler, rows, done)  # before `watch`, which must not see a row that NaN ended
+            for lane, completion in zip(ended, self._read(ended, scheduler, rows)):
+                index = scheduler.occupant[lane][1].index
+                if np.isnan(completion.logprobs[-1]):  # before `watch`, which must not see a row that NaN ended
+                    self.release()  # the cache holds NaN, which masked attention would read
+                    raise FloatingPointError(f"the model gave NaN for row {index}")
+                done[index] = keep(completion)
             scheduler.finish(ended)
         if watch:
-            for lane, tokens, more in zip(running, rows.token[lane_A].tolist(), alive):
+            for lane, tokens, more in zip(running, rows.token[lane_A].cpu().numpy(), alive):
                 watch(scheduler.occupant[lane][1].index, tokens[1:1 + scheduler.count[lane]], not more)
         return drawn
 
-    def _collect(self, lanes, scheduler, rows, done):
-        """Makes the `Completion`s of the rows in these lanes."""
-        lane_E = self._to_device(lanes)
-        drawn = (x[lane_E].cpu().numpy() for x in (rows.token[:, 1:], rows.logprob, rows.full_logprob))
-        for lane, *columns in zip(lanes, *drawn):
-            index = scheduler.occupant[lane][1].index
-            tokens, logprobs, full_logprobs = (column[:scheduler.count[lane]].tolist() for column in columns)
-            if math.isnan(logprobs[-1]):
-                self.cache, self.graphs = None, {}  # the cache holds NaN, which masked attention would read
-                raise FloatingPointError(f"the model gave NaN for row {index}")
-            done[index] = Completion(tokens, logprobs, tokens[-1] in self.tokenizer.stop_ids, full_logprobs)
+    def _read(self, lanes, scheduler, rows):
+        """The `Completion`s so far of the rows in these lanes."""
+        lane_E, longest = self._to_device(np.asarray(lanes)), scheduler.count[lanes].max()
+        columns = (x[lane_E, :longest].cpu().numpy() for x in (rows.token[:, 1:], rows.logprob, rows.full_logprob))
+        completions = []
+        for lane, *line in zip(lanes, *columns):
+            tokens, *logprobs = (x[:scheduler.count[lane]].copy() for x in line)  # not a part of the others' memory
+            finished = len(tokens) > 0 and int(tokens[-1]) in self.tokenizer.stop_ids
+            completions.append(Completion(tokens.astype(np.int32), logprobs[0], finished, logprobs[1]))
+        return completions
+
+    def release(self):
+        """Gives the memory of the cache and the graphs back. The next `generate` takes it anew, of what is then free."""
+        self.cache, self.logits_BV, self.graphs = None, None, {}
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _allocate_cache(self, groups, lanes):
         """Makes or enlarges the cache for these rows, as far as memory allows -> its number of pages."""
@@ -218,10 +240,10 @@ class Sampler:
         want = 2 + lanes * (longest + 1)  # with the last page of each row's group, and the null page
         have = self.cache.keys.shape[2] if self.cache else 0
         page_bytes = PagedCache.bytes_of_page(self.model.config, self.page_size, self.dtype)
-        limit = self.kv_bytes or 0.8 * (free_memory(self.device) + have * page_bytes)
+        limit = min(self.kv_bytes, 0.8 * (free_memory(self.device) + have * page_bytes))
         pages = min(want, int(limit / page_bytes))
         if pages > have:
-            self.cache, self.graphs = None, {}  # frees the old cache first: there may be no room for both
+            self.release()  # first: there may be no room for both, and the graphs know the old one's address
             self.cache = PagedCache(self.model.config, pages, self.page_size, self.device, self.dtype)
         if longest > self.graph_width:
             self.graphs, self.graph_width = {}, longest
@@ -235,25 +257,34 @@ class Sampler:
         shapes: filled up with the padding lane to the next of GRAPH_SIZES, and as wide as any row may need."""
         lanes, table = running, scheduler.block_table[running, :scheduler.page_count[running].max()]
         if self.use_graphs:
-            more = next((size for size in GRAPH_SIZES if size >= len(running)), len(running)) - len(running)
+            more = graph_size(len(running)) - len(running)
             lanes = np.pad(lanes, (0, more), constant_values=len(scheduler.occupant))
             table = np.pad(table, ((0, more), (0, self.graph_width - table.shape[1])), constant_values=NULL_PAGE)
         return self._to_device(lanes), self._to_device(table)
 
     def _capture(self, *inputs):
-        """Records `_forward` at fixed addresses -> (graph, its inputs, its logits)."""
-        inputs = [x.clone() for x in inputs]
-        stream = torch.cuda.Stream()  # the first run compiles and allocates, which a capture must not
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            self._forward(*inputs)
-        torch.cuda.current_stream().wait_stream(stream)
+        """Records `_forward` at fixed addresses -> (graph, its inputs, its logits). All graphs share one pool of memory
+        and one buffer of logits, which `draw` has read before another is replayed."""
+        A = len(inputs[0])
+        if self.logits_BV is None or len(self.logits_BV) < A:
+            shape = graph_size(max(A, self.max_rows)), self.model.config.vocab_size
+            self.graphs, self.logits_BV = {}, torch.empty(shape, dtype=self.dtype, device=self.device)
+        inputs, logits_AV = [x.clone() for x in inputs], self.logits_BV[:A]
+        self.stream.wait_stream(torch.cuda.current_stream())  # the first run compiles, which a capture must not
+        with torch.cuda.stream(self.stream):
+            self._forward(*inputs, logits_AV)
+        torch.cuda.current_stream().wait_stream(self.stream)
         graph = torch.cuda.CUDAGraph()
         pool = next(iter(self.graphs.values()))[0].pool() if self.graphs else None
         # thread_local: other threads may use the device meanwhile
-        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-            logits_AV = self._forward(*inputs)
+        with torch.cuda.graph(graph, pool, self.stream, capture_error_mode="thread_local"):
+            self._forward(*inputs, logits_AV)
         return graph, inputs, logits_AV
+
+
+def graph_size(rows):
+    """The least of GRAPH_SIZES that holds so many rows; their own number past the last."""
+    return next((size for size in GRAPH_SIZES if size >= rows), rows)
 
 
 class RowTensors:
@@ -266,9 +297,39 @@ class RowTensors:
         self.start, self.count, self.limit, self.key = torch.zeros(4, lanes + 1, dtype=torch.int64, device=device)
         self.alive = torch.zeros(lanes + 1, dtype=torch.bool, device=device)
 
+    def restore(self, lane, completion):
+        """Writes what a row drew before it was preempted into its new lane."""
+        for line, drawn in ((self.token[lane, 1:], completion.tokens), (self.logprob[lane], completion.logprobs),
+                            (self.full_logprob[lane], completion.full_logprobs)):
+            line[:len(drawn)] = torch.from_numpy(drawn)
+
+
+def merge_projections(model):
+    """Makes each block's q, k, v one product in place, and its gate, up another. Their weights become views of one
+    tensor: to copy another role's weights in works as before, but the model can no more be moved or cast."""
+    for block in model.layers:
+        attention, mlp = block.self_attn, block.mlp
+        attention.qkv = one_product(attention.q_proj, attention.k_proj, attention.v_proj)
+        mlp.gate_up = one_product(mlp.gate_proj, mlp.up_proj)
+
+
+def one_product(*linears):
+    """A function that computes these linear layers of the same input by one product."""
+    sizes = [linear.out_features for linear in linears]
+
+    def merged(name):
+        whole = torch.cat([getattr(linear, name).detach() for linear in linears])
+        for linear, part in zip(linears, whole.split(sizes)):
+            setattr(linear, name, torch.nn.Parameter(part, requires_grad=getattr(linear, name).requires_grad))
+        return whole
+
+    weight, bias = merged("weight"), None if linears[0].bias is None else merged("bias")
+    return lambda x: F.linear(x, weight, bias).split(sizes, dim=-1)
+
 
 def compile_blocks(model, **options):
     """Compiles each block in place but for its attention and o_proj, which fuses norms, rotation and activation."""
+    torch._dynamo.config.recompile_limit = 64  # fp32 and bf16, one row or token and many, with gradients and without
     for block in model.layers:
         block.input_layernorm.compile(dynamic=True, **options)
         block.self_attn.project = torch.compile(block.self_attn.project, dynamic=True, **options)
@@ -296,8 +357,7 @@ class Stream:
         self.tokenizer, self.grown, self.current, self.printed = tokenizer, [([], False)] * n, 0, 0
 
     def watch(self, _, j, tokens, ended):
-        if len(tokens) >= len(self.grown[j][0]):  # a preempted row starts over and tells its tokens again
-            self.grown[j] = tokens, ended
+        self.grown[j] = tokens, ended
         for tokens, ended in self.grown[self.current:] if j == self.current else []:
             text = self.tokenizer.decode(tokens)
             if ended or not text.endswith("\ufffd"):  # a character may need more than one token

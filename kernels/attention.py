@@ -41,19 +41,28 @@ def paged_attention_plain(q_AHC, keys_KNPC, values_KNPC, table_An, length_A):
 
 
 @jit
-def attention_kernel(q, keys, values, table, lengths, out, log_sums, q_stride, page_stride, head_stride, table_stride,
-                     P, C, scale, HEADS: tl.constexpr, GROUP: tl.constexpr, SPLITS: tl.constexpr,
-                     TILE: tl.constexpr, GROUP_PADDED: tl.constexpr, C_PADDED: tl.constexpr):
-    """One program for a row, a key/value head with its GROUP query heads, and one of SPLITS parts of the context. It
-    keeps a running maximum, sum of weights, and weighted sum of values over tiles of positions. out [A, H, SPLITS, C]
-    fp32 holds each part's average of the values; log_sums [A, H, SPLITS] the logarithm of its sum of weights."""
-    a = tl.program_id(0).to(tl.int64)
-    head = tl.program_id(1).to(tl.int64)
-    split = tl.program_id(2)
+def part_positions(length, SPLITS: tl.constexpr, LEAST: tl.constexpr, TILE: tl.constexpr):
+    """Positions of a part: a SPLITS-th of the row's tiles, but at least LEAST tiles. So a short row has fewer parts."""
+    return tl.maximum(tl.cdiv(tl.cdiv(length, TILE), SPLITS), LEAST) * TILE
+
+
+@jit
+def attention_kernel(q, keys, values, table, lengths, out, parts, log_sums, q_stride, page_stride, head_stride,
+                     table_stride, P, C, scale, HEADS: tl.constexpr, GROUP: tl.constexpr, SPLITS: tl.constexpr,
+                     LEAST: tl.constexpr, TILE: tl.constexpr, GROUP_PADDED: tl.constexpr, C_PADDED: tl.constexpr):
+    """One program for a row, a key/value head with its GROUP query heads, and one part of the context. It keeps a
+    running maximum, sum of weights, and weighted sum of values over tiles of positions. A row of one part is written to
+    out [A, H, C]. Of more, parts [A, H, SPLITS, C] fp32 hold each one's average of the values, and log_sums
+    [A, H, SPLITS] the logarithm of its sum of weights. The last rows, which are the longest, are begun first."""
+    a = (tl.num_programs(1) - 1 - tl.program_id(1)).to(tl.int64)
+    head = (tl.program_id(0) // SPLITS).to(tl.int64)
+    split = tl.program_id(0) % SPLITS
     length = tl.load(lengths + a).to(tl.int32)
-    positions = tl.cdiv(tl.cdiv(length, TILE), SPLITS) * TILE  # of a part
+    positions = part_positions(length, SPLITS, LEAST, TILE)
     begin = split * positions
     end = tl.minimum(begin + positions, length)
+    if begin >= length:
+        return
     g = tl.arange(0, GROUP_PADDED)
     c = tl.arange(0, C_PADDED)
     used_GC = (g[:, None] < GROUP) & (c[None, :] < C)
@@ -77,42 +86,63 @@ def attention_kernel(q, keys, values, table, lengths, out, log_sums, q_stride, p
         sum_G = sum_G * shrink_G + tl.sum(weight_GS, 1)
         out_GC = out_GC * shrink_G[:, None] + tl.dot(weight_GS.to(v_SC.dtype), v_SC, input_precision="ieee")
         max_G = new_max_G
-    part = (a * HEADS + h) * SPLITS + split
-    out_GC = out_GC / tl.where(sum_G > 0, sum_G, 1.0)[:, None]  # a part past the row's length is empty
-    tl.store(out + part[:, None] * C + c[None, :], out_GC, mask=used_GC)
-    if SPLITS > 1:
+    out_GC = out_GC / sum_G[:, None]
+    if positions >= length:
+        tl.store(out + (a * HEADS + h[:, None]) * C + c[None, :], out_GC, mask=used_GC)
+    else:
+        part = (a * HEADS + h) * SPLITS + split
+        tl.store(parts + part[:, None] * C + c[None, :], out_GC, mask=used_GC)
         tl.store(log_sums + part, max_G + tl.log(sum_G), mask=g < GROUP)
 
 
 @jit
-def merge_kernel(parts, log_sums, out, C, SPLITS: tl.constexpr, SPLITS_PADDED: tl.constexpr, C_PADDED: tl.constexpr):
-    """One program for a row and a query head: the average of the SPLITS parts, weighted by their sums of weights."""
+def merge_kernel(parts, log_sums, lengths, out, C, HEADS: tl.constexpr, SPLITS: tl.constexpr, LEAST: tl.constexpr,
+                 TILE: tl.constexpr, SPLITS_PADDED: tl.constexpr, C_PADDED: tl.constexpr):
+    """One program for a row and a query head: the average of the row's parts, weighted by their sums of weights."""
     i = tl.program_id(0).to(tl.int64)
+    length = tl.load(lengths + i // HEADS).to(tl.int32)
+    positions = part_positions(length, SPLITS, LEAST, TILE)
+    if positions >= length:
+        return
     split = tl.arange(0, SPLITS_PADDED)
     c = tl.arange(0, C_PADDED)
-    log_sum = tl.load(log_sums + i * SPLITS + split, mask=split < SPLITS, other=float("-inf"))
+    used_S = split * positions < length
+    log_sum = tl.load(log_sums + i * SPLITS + split, mask=used_S, other=float("-inf"))
     weight = tl.exp(log_sum - tl.max(log_sum, 0))
-    used = (split[:, None] < SPLITS) & (c[None, :] < C)
-    part_SC = tl.load(parts + (i * SPLITS + split[:, None]) * C + c[None, :], mask=used, other=0.0)
+    part_SC = tl.load(parts + (i * SPLITS + split[:, None]) * C + c[None, :],
+                      mask=used_S[:, None] & (c[None, :] < C), other=0.0)
     merged = tl.sum(part_SC * weight[:, None], 0) / tl.sum(weight, 0)
     tl.store(out + i * C + c, merged, mask=c < C)
 
 
-def paged_attention_triton(q_AHC, keys_KNPC, values_KNPC, table_An, length_A, splits=None):
-    """The Triton version of `paged_attention`. splits: parts of each row's context that are computed side by side. When
-    not given, few rows get many, so that they still fill the device."""
+def grid_of_parts(programs, positions):
+    """(splits, least): the most parts of a row, and the fewest tiles of a part. programs: rows times key/value heads.
+    positions: as many as a row may have, from the width of the block table.
+
+    A CUDA graph fixes the grid, so a row's own length can only choose how many of the splits it uses: programs past its
+    end return at once. Few rows need many parts, or most of the device would idle: splits give it about 1,024 programs,
+    8 for each multiprocessor. Many rows fill it as they are, and there a part pays for its merging: so it has 16 tiles
+    or more, and only long rows are cut, into parts of about 32 tiles, lest one of them outlasts the others."""
+    tiles = -(-positions // TILE)
+    splits = max(1024 // programs, -(-tiles // 32))
+    return max(1, min(splits, tiles, 64)), max(1, min(programs // 64, 16))
+
+
+def paged_attention_triton(q_AHC, keys_KNPC, values_KNPC, table_An, length_A, splits=None, least=1):
+    """The Triton version of `paged_attention`. splits, least: those of `grid_of_parts`, when not given."""
     A, H, C = q_AHC.shape
     K, N, P, _ = keys_KNPC.shape
-    splits = splits or max(1, min(32, 512 // (A * K)))  # about 4 programs for each of a large GPU's multiprocessors
+    if splits is None:
+        splits, least = grid_of_parts(A * K, table_An.shape[1] * P)
     out_AHC = torch.empty_like(q_AHC)
-    parts = out_AHC if splits == 1 else torch.empty(A, H, splits, C, dtype=torch.float32, device=q_AHC.device)
+    parts = torch.empty(A, H, splits, C, dtype=torch.float32, device=q_AHC.device)
     log_sums = torch.empty(A, H, splits, dtype=torch.float32, device=q_AHC.device)
-    C_PADDED = max(16, triton.next_power_of_2(C))
-    attention_kernel[(A, K, splits)](
-        q_AHC, keys_KNPC, values_KNPC, table_An, length_A, parts, log_sums, q_AHC.stride(0), keys_KNPC.stride(1),
-        keys_KNPC.stride(0), table_An.stride(0), P, C, C**-0.5, HEADS=H, GROUP=H // K, SPLITS=splits, TILE=TILE,
-        GROUP_PADDED=max(16, triton.next_power_of_2(H // K)), C_PADDED=C_PADDED, num_warps=4, num_stages=3)
+    cut = dict(SPLITS=splits, LEAST=least, TILE=TILE, C_PADDED=max(16, triton.next_power_of_2(C)))
+    attention_kernel[(K * splits, A)](
+        q_AHC, keys_KNPC, values_KNPC, table_An, length_A, out_AHC, parts, log_sums, q_AHC.stride(0),
+        keys_KNPC.stride(1), keys_KNPC.stride(0), table_An.stride(0), P, C, C**-0.5, HEADS=H, GROUP=H // K,
+        GROUP_PADDED=max(16, triton.next_power_of_2(H // K)), num_warps=4, num_stages=3, **cut)
     if splits > 1:
-        merge_kernel[(A * H,)](parts, log_sums, out_AHC, C, SPLITS=splits,
-                               SPLITS_PADDED=triton.next_power_of_2(splits), C_PADDED=C_PADDED)
+        merge_kernel[(A * H,)](parts, log_sums, length_A, out_AHC, C, HEADS=H,
+                               SPLITS_PADDED=triton.next_power_of_2(splits), **cut)
     return out_AHC

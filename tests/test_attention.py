@@ -89,6 +89,29 @@ def test_kernel_equals_twin(case, splits):
 
 
 @needs_triton
+@pytest.mark.parametrize("least", [1, 2, 3, 7])
+def test_parts_of_few_and_of_many_tiles(least):
+    """Rows of one tile, of one part, of fewer parts than splits, of all, and a last part of one position."""
+    given = make(16, 4, 2, 64, [1, 64, 65, 64 * least, 64 * least + 1, 64 * 3 * least, 64 * 3 * least + 129],
+                 torch.float32)
+    got = module.paged_attention_triton(*given, splits=3, least=least)
+    assert (got - paged_attention_plain(*given)).abs().max() < 2e-5
+
+
+@pytest.mark.parametrize("rows", [1, 8, 64, 256, 4096])
+@pytest.mark.parametrize("positions", [16, 700, 4224, 33_000])
+def test_the_grid_fits_rows_and_lengths(rows, positions):
+    """With 8 key/value heads: few rows fill the device as far as they have tiles; no part has more than 32 tiles up to
+    64 splits; and where rows fill the device by themselves, those of up to 1,024 positions stay whole."""
+    tiles, programs = -(-positions // 64), 8 * rows
+    splits, least = module.grid_of_parts(programs, positions)
+    assert 1 <= splits <= min(tiles, 64) and 1 <= least <= 16
+    assert programs * splits > 512 or splits == min(tiles, 64)
+    assert max(-(-tiles // splits), least) <= max(32, -(-tiles // 64))
+    assert programs < 1024 or least == 16
+
+
+@needs_triton
 @pytest.mark.parametrize("case, dtype", list(zip(CASES[::2], (torch.bfloat16, torch.float16) * 2)), ids=str)
 def test_kernel_equals_twin_in_half_precision(case, dtype):
     given = make(*case, dtype)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from model import load
-from sample import compile_blocks
+from sample import compile_blocks, merge_projections
 
 ROOT = Path(__file__).parents[1]
 POINTERS = dict.fromkeys(("lengths", "row_keys", "positions", "tokens", "slots", "targets"), "*i64")
@@ -20,7 +20,7 @@ POINTERS |= dict.fromkeys(("log_sums", "parts", "logprobs", "full_logprobs", "en
 FLOATS = {"scale", "top_p"}
 DATA = {"logits", "q", "k", "v", "keys", "values", "out"}
 DRAW = dict(GREEDY=False, TOP_K=False, TOP_P=False, ENTROPY=False, BLOCK=4096, BLOCKS=64)
-ATTENTION = dict(HEADS=32, GROUP=4, SPLITS=1, TILE=64, GROUP_PADDED=16, C_PADDED=128)
+ATTENTION = dict(HEADS=32, GROUP=4, SPLITS=1, LEAST=16, TILE=64, GROUP_PADDED=16, C_PADDED=128)
 CASES = [
     ("draw", "draw_kernel", "bf16", DRAW),
     ("draw", "draw_kernel", "bf16", DRAW | dict(TOP_P=True)),
@@ -34,8 +34,8 @@ CASES = [
     ("attention", "attention_kernel", "bf16", ATTENTION),
     ("attention", "attention_kernel", "bf16", ATTENTION | dict(SPLITS=8)),
     ("attention", "attention_kernel", "fp32", ATTENTION | dict(C_PADDED=64, GROUP=1)),
-    ("attention", "attention_kernel", "bf16", ATTENTION | dict(HEADS=4, GROUP=2, C_PADDED=32, SPLITS=32)),
-    ("attention", "merge_kernel", "bf16", dict(SPLITS=8, SPLITS_PADDED=8, C_PADDED=128)),
+    ("attention", "attention_kernel", "bf16", ATTENTION | dict(HEADS=4, GROUP=2, C_PADDED=32, SPLITS=32, LEAST=1)),
+    ("attention", "merge_kernel", "bf16", dict(HEADS=32, SPLITS=5, LEAST=2, TILE=64, SPLITS_PADDED=8, C_PADDED=128)),
     ("write", "write_kernel", "bf16", dict(K=8, K_PADDED=8, C_PADDED=128)),
     ("write", "write_kernel", "bf16", dict(K=2, K_PADDED=2, C_PADDED=32)),
     ("write", "write_kernel", "fp32", dict(K=3, K_PADDED=4, C_PADDED=128)),
@@ -95,6 +95,7 @@ def test_all_layers_share_one_compiled_graph(tiny):
         block.forward = torch.compile(block.forward, dynamic=True, backend=backend)
     assert model(tokens).equal(expected) and len(graphs) == 1 < len(model.layers)
     model = load(tiny)
+    merge_projections(model)
     compile_blocks(model, backend=backend)
     with torch.inference_mode():
         assert model(tokens).equal(expected) and len(graphs) == 1 + 3

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed as dist
 from processes import run_processes
 from torch.distributed.tensor import DTensor
 
@@ -340,8 +341,12 @@ def test_engineering_options_change_nothing(monkeypatch, how):
     assert values(metrics) == pytest.approx(values(expected_metrics), rel=1e-5, abs=1e-5)
 
 
-def test_compiled_blocks_share_a_graph_over_layers_prefixes_and_sizes(monkeypatch):
-    """A graph for each layer, length or prefix would be compiled for ever anew. Without a prefix it is another graph."""
+@pytest.mark.parametrize("sharded", [False, True])
+def test_compiled_blocks_share_a_graph_over_layers_prefixes_and_sizes(monkeypatch, sharded):
+    """A graph for each layer, length or prefix would be compiled for ever anew. Without a prefix it is another graph. To Dynamo
+    the modules that FSDP shards are of another kind, whose sizes are symbols."""
+    if sharded:
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     graphs, compile = [], torch.compile
     monkeypatch.setattr(torch, "compile", lambda function, **options: compile(
         function, backend=lambda graph, _: graphs.append(graph) or graph.forward, **options))
@@ -349,6 +354,8 @@ def test_compiled_blocks_share_a_graph_over_layers_prefixes_and_sizes(monkeypatc
     for seed, prefix, expected in ((0, range(1, 20), 1), (1, range(1, 8), 1), (2, range(1, 31), 1), (3, (), 2)):
         trainer.step(some_rollouts(20, seed, prefix))
         assert len(graphs) == expected < len(trainer.policy.model.layers) + 1
+    if sharded:
+        dist.destroy_process_group()
 
 
 def test_checkpointing_recomputes_blocks(monkeypatch):

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,13 +14,15 @@ import torch
 import transformers
 from processes import run_processes
 
+from grpo import copy_weights
 from kernels.draw import truncate
-from model import ModelConfig, Tokenizer, Transformer, load
+from model import ModelConfig, Tokenizer, Transformer, load, save
 from pages import PagedCache, Scheduler, group_rows, shard
-from sample import GRAPH_SIZES, Sampler, generate_plain
+from sample import GRAPH_SIZES, Sampler, generate_plain, merge_projections
 
 PROMPTS = [[5, 9, 11], [7], [3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13], [5, 9, 11], [20, 21], [1] * 30, [2, 40, 17, 8]]
 SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
+DTYPES = [np.int32, np.float32, np.float32]  # of a completion's tokens, logprobs and full_logprobs
 STOPS = SimpleNamespace(stop_ids={0, 3}, vocab_size=50)
 CONFIG = dict(model_type="qwen3", vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
               num_key_value_heads=2, head_dim=16, intermediate_size=48, tie_word_embeddings=True)
@@ -33,8 +36,19 @@ def model():
     return model
 
 
+@pytest.fixture(autouse=True)
+def little_room(monkeypatch):
+    """Fewer pages left free than in use, so that small caches preempt."""
+    monkeypatch.setattr("pages.WATERMARK", 2)
+
+
 def flat(result):
     return [c for group in result for c in group]
+
+
+def drawn(completions):
+    """The tokens of each, as lists."""
+    return [c.tokens.tolist() for c in completions]
 
 
 def small_cache(model, pages, page_size):
@@ -68,7 +82,7 @@ def test_greedy_equals_transformers(tmp_path, family, max_rows, pressure):
         ids = torch.tensor([prompt])
         expected = theirs.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=25)
         expected = expected[0, len(prompt):].tolist()
-        assert completion.tokens == expected
+        assert completion.tokens.tolist() == expected
         assert completion.finished == (expected[-1] == 0)
 
 
@@ -83,20 +97,21 @@ def test_paged_equals_plain(model, params):
     for i, (prompt, group) in enumerate(zip(PROMPTS, got)):
         expected = generate_plain(model, STOPS, prompt, n=6, max_tokens=20, seed=4, **params)
         for mine, plain in zip(group, expected[3:] if i == 3 else expected):
-            assert mine.tokens == plain.tokens and mine.finished == plain.finished
+            assert mine.tokens.tolist() == plain.tokens.tolist() and mine.finished == plain.finished
             np.testing.assert_allclose(mine.logprobs, plain.logprobs, atol=1e-4)
             np.testing.assert_allclose(mine.full_logprobs, plain.full_logprobs, atol=1e-4)
+            assert [x.dtype for x in (mine.tokens, mine.logprobs, mine.full_logprobs)] == DTYPES
 
 
 def assert_logprobs_equal_full_forward_pass(model, groups, params, tolerance):
     """Under the distribution that each token was drawn from (temperature 1 for greedy), and before truncation."""
     for prompt, group in zip(PROMPTS, groups):
         for c in group:
-            ids = torch.tensor([prompt + c.tokens])
+            ids = torch.tensor([prompt + c.tokens.tolist()])
             logits = model.logits(model(ids))[0, len(prompt) - 1:-1].float() / (params.get("temperature") or 1)
             kept = truncate(logits, params.get("top_k", 0), params.get("top_p", 1))
             for mine, scored in ((c.logprobs, kept), (c.full_logprobs, logits)):
-                expected = scored.log_softmax(-1).gather(1, torch.tensor(c.tokens)[:, None])[:, 0]
+                expected = scored.log_softmax(-1).gather(1, torch.tensor(c.tokens).long()[:, None])[:, 0]
                 np.testing.assert_allclose(mine, expected.detach(), atol=tolerance)
 
 
@@ -148,15 +163,15 @@ def test_draws_depend_on_seed_and_prompt_alone(model, layout, params):
     sampler = Sampler(model, STOPS, rows, pages and small_cache(model, pages, page_size), page_size)
     order = [6, 2, 0, 5, 1, 3, 4]  # PROMPTS[0] == PROMPTS[3] keep their order
     got = sampler.generate([PROMPTS[i] for i in order], n=5, max_tokens=20, seed=8, **params)
-    assert [[c.tokens for c in group] for group in got] == [[c.tokens for c in expected[i]] for i in order]
+    assert [drawn(group) for group in got] == [drawn(expected[i]) for i in order]
     assert bool(sampler.preemptions) == ("pressure" in layout or layout == "odd pages")
 
 
 def test_draws_of_equal_prompts_and_other_seeds_differ(model):
     sampler = Sampler(model, STOPS)
-    tokens = [c.tokens for c in flat(sampler.generate(PROMPTS, n=5, max_tokens=20, seed=8))]
+    tokens = drawn(flat(sampler.generate(PROMPTS, n=5, max_tokens=20, seed=8)))
     assert len({tuple(t) for t in tokens[:5] + tokens[15:20]}) > 5  # PROMPTS[0] == PROMPTS[3]
-    assert [c.tokens for c in flat(sampler.generate(PROMPTS, n=5, max_tokens=20, seed=9))] != tokens
+    assert drawn(flat(sampler.generate(PROMPTS, n=5, max_tokens=20, seed=9))) != tokens
 
 
 def test_real_draws_count_those_that_differ(tiny):
@@ -167,12 +182,12 @@ def test_real_draws_count_those_that_differ(tiny):
     one, two = (Sampler(model, tokenizer, rows, page_size=page_size).generate(prompts, n=10, max_tokens=80, seed=1)
                 for rows, page_size in ((640, 16), (37, 5)))
     parted = 0
-    for prompt, a, b in zip([p for p in prompts for _ in range(10)], flat(one), flat(two)):
-        if a.tokens != b.tokens:
+    for prompt, a, b in zip([p for p in prompts for _ in range(10)], drawn(flat(one)), drawn(flat(two))):
+        if a != b:
             parted += 1
-            at = next(i for i, (x, y) in enumerate(zip(a.tokens, b.tokens)) if x != y)
-            probs = model.logits(model(torch.tensor([prompt + a.tokens[:at]])))[0, -1].double().softmax(-1)
-            low, high = sorted((a.tokens[at], b.tokens[at]))
+            at = next(i for i, (x, y) in enumerate(zip(a, b)) if x != y)
+            probs = model.logits(model(torch.tensor([prompt + a[:at]])))[0, -1].double().softmax(-1)
+            low, high = sorted((a[at], b[at]))
             assert probs[low + 1:high].sum() < 1e-5
     assert parted <= 3
 
@@ -193,7 +208,7 @@ def test_the_path_of_cuda_with_a_stand_in_for_the_graph(model, pages):
     sampler._capture = capture
     for _ in range(2):  # the second time on the graphs of the first
         got = sampler.generate(PROMPTS, n=5, max_tokens=20, seed=8)
-        assert [c.tokens for c in flat(got)] == [c.tokens for c in flat(expected)]
+        assert drawn(flat(got)) == drawn(flat(expected))
         assert set(sizes) <= set(GRAPH_SIZES) and len(sizes) == len(set(sizes)) and max(sizes) == (8 if pages else 16)
         assert bool(sampler.preemptions) == bool(pages)
 
@@ -221,8 +236,8 @@ def test_pages_are_owned_once_and_all_come_back():
                 assert scheduler.page_count[lane] * page_size > reach
                 for i, page in enumerate(scheduler.block_table[lane, :scheduler.page_count[lane]]):
                     shared = (i + 1) * page_size <= group.prefix_length
-                    assert page != 0 and owners.setdefault(page, (group.prompt, i) if shared else lane) == (
-                        (group.prompt, i) if shared else lane)
+                    owner = (group, i) if shared else lane
+                    assert page != 0 and owners.setdefault(page, owner) == owner
             rows = [scheduler.occupant[lane][1].index for lane in running]
             scheduler.count[running] = np.minimum(scheduler.count[running] + burst, [lengths[row] for row in rows])
             over = [scheduler.count[lane] == lengths[row] for lane, row in zip(running, rows)]
@@ -258,14 +273,83 @@ def test_watch_sees_every_row_grow_to_its_end(model):
     seen, ends = {}, []
 
     def watch(i, j, tokens, ended):
-        seen[i, j] = tokens
+        seen[i, j] = tokens.tolist()
         if ended:
             ends.append((i, j))
 
     sampler = sampler_under_pressure(model, 15)
     got = sampler.generate(PROMPTS, n=3, max_tokens=15, seed=2, watch=watch)
-    assert seen == {(i, j): c.tokens for i, group in enumerate(got) for j, c in enumerate(group)}
+    assert seen == {(i, j): tokens for i, group in enumerate(got) for j, tokens in enumerate(drawn(group))}
     assert sorted(ends) == sorted(seen) and sampler.preemptions
+
+
+def test_a_preempted_row_goes_on_where_it_was(model):
+    """No row has fewer tokens than it had, and each is decoded once; the prompts and tokens of preempted rows are
+    prefilled again."""
+    decoded, prefilled, seen = [], [], {}
+    sampler = sampler_under_pressure(model, 20)
+    decode, prefill = sampler._decode, sampler._prefill
+    sampler._decode = lambda rows, lane_A, *more: decoded.append(len(lane_A)) or decode(rows, lane_A, *more)
+    sampler._prefill = lambda prefixes: prefilled.extend(prefixes) or prefill(prefixes)
+
+    def watch(i, j, tokens, ended):
+        assert tokens.tolist()[:len(seen.get((i, j), []))] == seen.get((i, j), [])
+        seen[i, j] = tokens.tolist()
+
+    got = flat(sampler.generate(PROMPTS, n=3, max_tokens=20, seed=4, watch=watch))
+    assert sum(decoded) == sum(len(c.tokens) for c in got)
+    assert sum(group.drawn > 0 for group, _ in prefilled) >= sampler.preemptions > 0
+
+
+@pytest.mark.parametrize("family", ["qwen3", "qwen2"])  # qwen2: q, k and v have biases
+def test_merged_projections_are_the_models_own(family, tmp_path):
+    """One product for q, k, v and one for gate, up; the same parameters, which another role's weights are copied into
+    and which are saved as they were."""
+    torch.manual_seed(2)
+    plain, other, merged = (Transformer(ModelConfig.from_dict(CONFIG | {"model_type": family})) for _ in range(3))
+    tokens = torch.tensor([[5, 9, 11, 30, 2]])
+    names = [name for name, _ in merged.named_parameters()]
+    for source in (plain, other):
+        copy_weights(source, merged)
+        if source is plain:
+            merge_projections(merged)
+        assert torch.allclose(merged(tokens), source(tokens), atol=1e-5)
+        assert [name for name, _ in merged.named_parameters()] == names
+        assert all(p.equal(q) for p, q in zip(merged.parameters(), source.parameters()))
+    attention = merged.layers[0].self_attn
+    assert attention.q_proj.weight.untyped_storage().data_ptr() == attention.v_proj.weight.untyped_storage().data_ptr()
+    assert not torch.allclose(plain(tokens), other(tokens), atol=1e-2)
+    save(merged, tmp_path / "merged")
+    assert all(p.equal(q) for p, q in zip(load(tmp_path / "merged").parameters(), other.parameters()))
+
+
+def test_keep_is_what_is_given_back(model):
+    sampler = Sampler(model, STOPS, 5)
+    got = sampler.generate(PROMPTS, n=3, max_tokens=20, seed=4)
+    kept = sampler.generate(PROMPTS, n=3, max_tokens=20, seed=4, keep=lambda c: (sum(c.tokens), c.finished))
+    assert kept == [[(sum(c.tokens), c.finished) for c in group] for group in got]
+
+
+def test_the_cache_is_given_back_and_taken_anew_in_the_size_that_is_needed(model):
+    sampler = Sampler(model, STOPS, 5)
+    few = drawn(flat(sampler.generate(PROMPTS, max_tokens=5)))
+    small = sampler.cache
+    assert sampler.generate(PROMPTS, max_tokens=5) and sampler.cache is small
+    sampler.generate(PROMPTS, max_tokens=200)
+    assert sampler.cache.keys.shape[2] > small.keys.shape[2]
+    freed = weakref.ref(sampler.cache)
+    sampler.release()
+    assert freed() is None
+    assert drawn(flat(sampler.generate(PROMPTS, max_tokens=5))) == few and sampler.cache.keys.shape == small.keys.shape
+
+
+def test_a_whole_cache_keeps_no_lane_waiting(model):
+    """Where every row has room to its end, pages that are left free for growth must not keep rows from starting."""
+    sampler, sizes = Sampler(model, STOPS, 200, page_size=2), []
+    decode = sampler._decode
+    sampler._decode = lambda rows, lane_A, *more: sizes.append(len(lane_A)) or decode(rows, lane_A, *more)
+    sampler.generate([[5, 6]], n=200, max_tokens=9)
+    assert sizes[0] == 200 and not sampler.preemptions
 
 
 def test_too_small_a_cache_is_one_line(model):
@@ -346,12 +430,12 @@ def _sample(rank, world):
     config = dict(model_type="llama", vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
                   num_key_value_heads=1, intermediate_size=48, tie_word_embeddings=False)
     sampler = Sampler(Transformer(ModelConfig.from_dict(config)), STOPS)
-    return [c for prompts in (PROMPTS[:1], PROMPTS)
-            for c in flat(sampler.generate(prompts, n=4, max_tokens=12, seed=2))]
+    return [tokens for prompts in (PROMPTS[:1], PROMPTS)
+            for tokens in drawn(flat(sampler.generate(prompts, n=4, max_tokens=12, seed=2)))]
 
 
 @pytest.mark.slow
 def test_two_processes_draw_what_one_does():
     """The rows of one prompt, and those of several; each process gets all completions, whole and in order."""
     one, two = run_processes(1, _sample), run_processes(2, _sample)
-    assert [c.tokens for c in two[0]] == [c.tokens for c in one[0]] and two[1] == two[0]
+    assert two[0] == one[0] and two[1] == two[0]
