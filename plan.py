@@ -56,6 +56,16 @@ def quickest(call, device, rounds=9):
     return min(timeit.repeat(lambda: (call(), wait()), number=4, repeat=rounds)) / 4
 
 
+def sampler_dtype(cfg, machine):
+    """The dtype that the sampler computes in."""
+    return {"auto": machine.dtype, "fp32": torch.float32, "bf16": torch.bfloat16}[cfg.sampler_dtype]
+
+
+def logits_memory(config, tokens, dtype, plain):
+    """Bytes of these tokens' logits. plain: by the plain twins of the kernels, which make three copies in fp32."""
+    return tokens * config.vocab_size * (dtype.itemsize + (12 if plain else 0))
+
+
 def state_memory(config, devices):
     """What a `Trainer` keeps between its updates, on each device -> {what: bytes}."""
     return {"fp32 weights": 4 * config.parameters() / devices, "AdamW moments": 8 * config.parameters() / devices}
@@ -75,10 +85,9 @@ def update_memory(config, cfg, tokens, devices, dtype, sharded):
     if dtype == torch.float32:  # there PyTorch's rms_norm is not one kernel, and keeps the normalised values
         block += 2 * D + HC + KC
     kept, again = (D, tokens * size * block) if cfg.activation_checkpointing else (block, 0)
-    chunk = min(tokens, chunk_tokens(config.vocab_size, size)) * config.vocab_size * size
-    hidden = 2 * tokens * size * D
-    forward = hidden + chunk * (4 if dtype == torch.float32 else 1)  # at the head: the plain twin makes three copies
-    backward = max(hidden + chunk, again)  # at the head, or in a block
+    chunk, hidden = min(tokens, chunk_tokens(config.vocab_size, size)), 2 * tokens * size * D
+    forward = hidden + logits_memory(config, chunk, dtype, dtype == torch.float32)  # at the head
+    backward = max(hidden + logits_memory(config, chunk, dtype, False), again)  # at the head, or in a block
     gradients = 0 if cfg.offload == "true" else 4 * N / devices
     if sharded and not (cfg.reshard or cfg.offload == "true"):  # all weights, and gradients not yet sharded
         gradients, forward = 4 * N, forward + size * N
@@ -96,14 +105,14 @@ def forward_memory(config, tokens, size):
     return tokens * size * (3 * config.width + max(4 * config.ffn, 3 * attended))
 
 
-def sampling_memory(config, rows, longest, free, most, dtype):
+def sampling_memory(config, rows, longest, free, most, dtype, plain):
     """What the sampler takes beside its weights -> {what: bytes}, the pages last: its share of the `free` bytes, but no
     more than `rows` of the `longest` tokens need, and than `most` (0: no bound)."""
-    size = dtype.itemsize
-    logits = rows * config.vocab_size * size * (4 if dtype == torch.float32 else 1)  # the plain draw makes three copies
+    logits = logits_memory(config, rows, dtype, plain)
+    prompts = forward_memory(config, MAX_PREFILL_TOKENS, dtype.itemsize)
     need = rows * (longest // PAGE + 2) * PagedCache.bytes_of_page(config, PAGE, dtype)
     return {"token rows": 16 * rows * longest,
-            "weights and logits in use": max(logits, forward_memory(config, MAX_PREFILL_TOKENS, size)),
+            "weights and logits in use": max(logits, prompts) if plain else logits + prompts,  # a graph keeps its own
             "key/value pages": max(0, min(need, SHARE * free, most or need))}
 
 
@@ -116,19 +125,19 @@ def memory(cfg, config, machine):
     """What each phase of a run takes on a device -> {phase: {what: bytes}}. The phases: `sampling` while a Trainer
     waits; `reference`, which scores the rollouts; `update`; `pool`, sampling for it and for held-out questions, when
     there is no Trainer."""
-    longest, dtype = longest_row(cfg), machine.dtype
-    tokens, sharded = max(cfg.token_budget, longest), machine.devices > 1 or dtype == torch.bfloat16
-    chunk = min(tokens, chunk_tokens(config.vocab_size, dtype.itemsize)) * config.vocab_size * dtype.itemsize
+    longest, dtype, plain = longest_row(cfg), sampler_dtype(cfg, machine), machine.dtype == torch.float32
+    tokens, sharded = max(cfg.token_budget, longest), machine.devices > 1 or not plain
     # What is always there: the CUDA context and memory in pieces too small to be used; the sampler's weights.
     always = {"reserve": 0.05e9 * machine.gb, "sampler's weights": dtype.itemsize * config.parameters()}
     state = {} if cfg.offload == "true" else state_memory(config, machine.devices)
     phases = {}
     for phase, beside in (("sampling", {} if cfg.offload == "sampling" else state), ("pool", {})):
         free = 1e9 * machine.gb - sum(always.values()) - sum(beside.values())
-        parts = sampling_memory(config, cfg.max_rows, longest, free, cfg.kv_gb * 1e9, dtype)
+        parts = sampling_memory(config, cfg.max_rows, longest, free, cfg.kv_gb * 1e9, dtype, plain)
         phases[phase] = always | beside | parts
+    chunk = logits_memory(config, min(tokens, chunk_tokens(config.vocab_size, dtype.itemsize)), dtype, plain)
     scoring = {"weights and logits in use": max(chunk, forward_memory(config, tokens, dtype.itemsize))}
-    update = update_memory(config, cfg, tokens, machine.devices, dtype, sharded)
+    update = update_memory(config, cfg, tokens, machine.devices, machine.dtype, sharded)
     return {"sampling": phases["sampling"], "reference": always | state | scoring, "update": always | state | update,
             "pool": phases["pool"]}
 
@@ -147,7 +156,7 @@ def host_memory(cfg, config, devices):
 def fits(cfg, config, machine):
     """Whether every phase fits, and pages for 4 of the longest rows beside a Trainer."""
     phases = memory(cfg, config, machine)
-    least = 4 * longest_row(cfg) * PagedCache.bytes_of_page(config, 1, machine.dtype)
+    least = 4 * longest_row(cfg) * PagedCache.bytes_of_page(config, 1, sampler_dtype(cfg, machine))
     return (all(sum(parts.values()) <= 1e9 * machine.gb for parts in phases.values())
             and phases["sampling"]["key/value pages"] >= least)
 
@@ -155,7 +164,8 @@ def fits(cfg, config, machine):
 def fitting(cfg, config, machine):
     """The first changes of settings, or of the number of devices, with which the run `fits`, what costs the least time
     first -> {setting: value}; None when nothing does."""
-    smaller = [{"token_budget": size} for i in range(1, 8) if (size := cfg.token_budget >> i) >= longest_row(cfg)]
+    sizes = {max(cfg.token_budget >> i, longest_row(cfg)) for i in range(1, 8)}
+    smaller = [{"token_budget": size} for size in sorted(sizes, reverse=True) if size < cfg.token_budget]
     on_host = [{"offload": "true", "token_budget": cfg.token_budget}, *smaller]
     steps = [{}, {"reshard": True}, {"offload": "sampling"}, {"activation_checkpointing": True}, *smaller, *on_host]
     if machine.dtype == torch.float32:  # on a CPU there is no other memory
@@ -188,10 +198,11 @@ def reached(cfg):
 
 def sampling_rate(cfg, config, machine, page_bytes, mean):
     """Tokens/s that a device draws at most: each step reads the weights, and the pages of the rows that they hold."""
-    token_bytes = PagedCache.bytes_of_page(config, 1, machine.dtype)
+    dtype = sampler_dtype(cfg, machine)
+    token_bytes = PagedCache.bytes_of_page(config, 1, dtype)
     context = PROMPT + mean / 2
     rows = max(1, min(cfg.max_rows, page_bytes / token_bytes / context))
-    reading = (machine.dtype.itemsize * config.parameters() + rows * context * token_bytes) / machine.tb_s
+    reading = (dtype.itemsize * config.parameters() + rows * context * token_bytes) / machine.tb_s
     return 1e12 * rows / max(reading, rows * config.forward_flops(1, context, 1) / machine.tflops)
 
 
@@ -233,7 +244,7 @@ def plan(cfg, machine):
     print(f"{cfg.model}: {config.parameters() / 1e9:.3g} billion weights; {machine.devices} x {machine.gb:g} GB, "
           f"computing in {str(machine.dtype).removeprefix('torch.')}\n")
     print(columns([("GB a device, at most", *phases), *table, ("left", *(f"{x / 1e9:.3f}" for x in left.values()))]))
-    longest, token_bytes = longest_row(cfg), PagedCache.bytes_of_page(config, 1, machine.dtype)
+    longest, token_bytes = longest_row(cfg), PagedCache.bytes_of_page(config, 1, sampler_dtype(cfg, machine))
     beside, alone = (phases[phase]["key/value pages"] / token_bytes for phase in ("sampling", "pool"))
     print(f"\nThe pages hold {beside / 1000:,.0f} rows of 1,000 tokens, or {beside / longest:,.0f} of {longest:,}, in "
           f"sampling; {alone / 1000:,.0f} or {alone / longest:,.0f} in the pool.")

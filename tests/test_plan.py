@@ -93,7 +93,7 @@ def test_the_memory_of_sampling_is_within_a_tenth_of_the_allocators_peak(vocabul
     sampler = Sampler(model, bench_sample.no_stops(shape), prompts * n)
     held = sum(p.nbytes for p in model.parameters())
     measured = peak(held, sampler.generate, [[i] * prompt for i in range(prompts)], n, max_tokens=drawn)
-    parts = sampling_memory(model.config, prompts * n, prompt + drawn, 1e12, 0, torch.float32)
+    parts = sampling_memory(model.config, prompts * n, prompt + drawn, 1e12, 0, torch.float32, plain=True)
     planned = held + sum(parts.values())
     assert abs(planned / measured - 1) < 0.1, (measured, planned)
 
@@ -108,6 +108,8 @@ def test_the_paper_on_one_card():
     assert 1.5 * sampling["key/value pages"] < pool["key/value pages"] > 400 * 1000 * 147_456
     assert all(sum(parts.values()) < 141e9 for parts in phases.values())
     assert memory(replace(paper, kv_gb=32.0), QWEN3_4B, H200)["pool"]["key/value pages"] == 32e9  # a bound, when given
+    twice = memory(replace(paper, sampler_dtype="fp32"), QWEN3_4B, H200)["pool"]
+    assert twice["sampler's weights"] == 2 * pool["sampler's weights"]
     assert fitting(paper, QWEN3_4B, H200) == {}
     tokens, steps, alone, updates = iteration_hours(paper, QWEN3_4B, H200)
     assert 140e6 < tokens < 160e6 and 0.3 < steps < alone < 2 and 0.1 < updates < 1
