@@ -1,6 +1,7 @@
 """Speed and memory of the sampler, beside `transformers` on the same weights and beside what the machine can do at most.
 
     python tests/bench_sample.py            # CPU, tiny: useful tokens/s against generate(), the share of the matmul rate
+    python tests/bench_sample.py real       # the same with SmolLM2-135M-Instruct, a real model with a real vocabulary
     python tests/bench_sample.py memory     # bytes that a full cache takes against its pages' own arithmetic
     python tests/bench_sample.py schedule   # which rows run when, with 3.5 to 50 GB of pages at Qwen3-4B's shape; no model
     python tests/bench_sample.py growth     # tokens/s by rows and context, as tests/LOG.md has them
@@ -16,6 +17,7 @@ import sys
 import time
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import numpy as np
@@ -61,7 +63,7 @@ def medians(programs, device, rounds=5, repeat=1):
 def cpu(folder=ROOT / "tiny", questions=64, n=10, max_tokens=160, rounds=5):
     """64 held-out questions, 10 completions of each with natural stops; useful tokens are those up to each row's
     stop."""
-    import transformers  # which the other parts, and bench_gpu.py, do not need
+    import transformers  # here alone: it takes seconds, and the other parts and bench_gpu.py do not need it
 
     tokenizer, device = Tokenizer(folder), torch.device("cpu")
     asked = [question for question, *_ in read_questions(ROOT / "tiny" / "heldout.jsonl")]
@@ -99,6 +101,15 @@ def cpu(folder=ROOT / "tiny", questions=64, n=10, max_tokens=160, rounds=5):
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, transformers {transformers.__version__}")
     return {"tokens_per_second": {name: round(value) for name, value in rate.items()},
             "ratio": round(rate["ours"] / rate["transformers"], 2), "share_of_matmul_rate": round(share, 3)}
+
+
+def real(rounds, **sizes):
+    """`cpu` with a real model."""
+    from real_model import write_smollm2  # transformers again
+
+    with TemporaryDirectory() as folder:
+        write_smollm2(folder)
+        return cpu(folder, rounds=rounds, **sizes)
 
 
 def random_model(shape, device, dtype):
@@ -211,8 +222,8 @@ def schedule(gb=(3.5, 8, 16, 32, 50), questions=256, n=10, prompt=128, max_rows=
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", nargs="?", default="cpu", choices=["cpu", "memory", "schedule", "growth"])
-    parser.add_argument("--rounds", type=int, default=5, help="of the cpu part")
+    parser.add_argument("part", nargs="?", default="cpu", choices=["cpu", "real", "memory", "schedule", "growth"])
+    parser.add_argument("--rounds", type=int, default=5, help="of the parts cpu and real")
     parser.add_argument("--kv_gb", type=float, default=8, help="the growth part's cache, in 10^9 bytes")
     args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -220,7 +231,8 @@ def main():
         result = growth(Sampler(load(ROOT / "tiny", device), Tokenizer(ROOT / "tiny"), kv_gb=args.kv_gb))
         print(as_table(result))
     else:
-        result = {"cpu": lambda: cpu(rounds=args.rounds), "memory": lambda: memory(device),
+        result = {"cpu": lambda: cpu(rounds=args.rounds),
+                  "real": lambda: real(args.rounds, questions=8, n=4, max_tokens=32), "memory": lambda: memory(device),
                   "schedule": schedule}[args.part]()
     print(json.dumps(result))
 
