@@ -3,14 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from conftest import needs_triton
 
-import kernels
 from kernels import draw as module
 from kernels.draw import draw, draw_nucleus, draw_plain, invert, nucleus, philox_uniform, truncate
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 LARGE = 151_936 if DEVICE == "cuda" else 50_257  # the interpreter takes as long as the tokens are many
-needs_triton = pytest.mark.skipif(kernels.triton is None, reason="Triton is not installed (it exists for Linux only)")
 
 
 def keys(R, device="cpu"):
