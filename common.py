@@ -6,6 +6,8 @@ import inspect
 import json
 import os
 import re
+import time
+from collections import Counter
 from dataclasses import fields, replace
 from datetime import timedelta
 
@@ -109,7 +111,32 @@ def start_processes(alone=True):
         return
     group = {} if world > 1 else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
     # Processes sample for hours between two collectives; the default limit is ten minutes.
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(hours=12), **group)
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"  # gloo too for weights kept on the host
+    dist.init_process_group(backend, timeout=timedelta(hours=12), **group)
+
+
+THREADS = torch.get_num_threads()  # that PyTorch takes by itself
+
+
+def choose_threads(width):
+    """Takes as many threads as multiply matrices of this width fastest now: all of them, half, and so on. Beside
+    another busy program two threads on two cores wait for one another, and are slower than one. OMP_NUM_THREADS, where
+    it is set (torchrun sets it for several processes), is left alone. On two cores this takes 0.3 s."""
+    if torch.cuda.is_available() or "OMP_NUM_THREADS" in os.environ or THREADS == 1:
+        return
+    counts, before = [THREADS >> i for i in range(THREADS.bit_length())], torch.get_num_threads()
+    rows, matrix, done, took = torch.ones(256, width), torch.ones(width, 4 * width), Counter(), Counter()
+    for n in counts * 4:
+        torch.set_num_threads(n)
+        start = time.perf_counter()
+        while time.perf_counter() < start + 0.04:  # longer than a program has a core before another gets it
+            rows @ matrix
+            done[n] += 1
+        took[n] += time.perf_counter() - start
+    best = max(counts, key=lambda n: done[n] / took[n])
+    torch.set_num_threads(best)
+    if best not in (THREADS, before):
+        print(f"{best} of {THREADS} threads: more would be slower, beside another program or for so small a model")
 
 
 def rank_and_world():

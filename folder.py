@@ -8,9 +8,14 @@
 Every finished part is renamed into place whole, and a resumed run skips the parts that exist. Only rank 0 writes."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 
+from safetensors.torch import save_file
+
 from common import rank_and_world, read_json, read_lines, write_lines, write_whole
+from model import read_tensors
 
 
 def claim(folder, settings, free=(), file="config.json"):
@@ -23,6 +28,27 @@ def claim(folder, settings, free=(), file="config.json"):
         write_whole(folder / file, json.dumps(settings, indent=2) + "\n")
     except OSError as error:
         raise OSError(f"cannot write the run folder {str(folder)!r}: {error.strerror}") from None
+
+
+def disk_needed(cfg, weights):
+    """(bytes that a run of a model with this many weights writes at most, bytes of a checkpoint)."""
+    older = 2 if cfg.role_dtype == "bf16" else 4  # bytes a weight, in all but the newest folder of each role
+    rewritten = 4 if older == 2 and cfg.iterations > 1 else 0  # what is replaced goes last
+    questions = 4 * cfg.max_question_tokens * cfg.pool * cfg.pool_draws * cfg.iterations  # 4 bytes a token
+    return (2 * (4 + older * (cfg.iterations - 1)) + rewritten) * weights + questions, 12 * weights
+
+
+def checkpoints_kept(cfg, weights, folder):
+    """(how many checkpoints of a phase there is room for, at most 2; a line that says what the disk must hold). What an
+    earlier try left in the folder counts as free. Raises OSError where there is no room for the weights."""
+    needed, checkpoint = disk_needed(cfg, weights)
+    free = shutil.disk_usage(folder).free + sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    if free < needed:
+        raise OSError(f"{folder} must hold {needed / 1e9:.3g} GB of weights and questions, and its disk has room for "
+                      f"{free / 1e9:.3g}")
+    keep = max(0, min(2, int((free - needed) // checkpoint) - 1)) if cfg.checkpoint_every else 0  # one is being written
+    return keep, (f"{folder} will hold at most {needed / 1e9:.3g} GB of weights and questions, and within a phase "
+                  f"{keep or 'no'} checkpoints of {checkpoint / 1e9:.3g} GB; its disk has room for {free / 1e9:.3g} GB")
 
 
 def refuse_other(folder, ours, theirs, free=(), what="a run"):
@@ -87,6 +113,18 @@ class RunFolder:
         kept = [row for row in rows if (row["phase"], row["iteration"]) != (phase, iteration) or row["step"] <= step]
         if self.writes and len(kept) < len(rows):
             write_lines(self.metrics, kept)
+
+    def shrink(self, role, iteration):
+        """Rewrites a role's weights after all iterations before this one in bf16, since no phase will train from them.
+        A file is replaced whole, so the folder of a killed run opens; the next call goes on where it was."""
+        for folder in (self.part(role, earlier) for earlier in range(1, iteration)):
+            config = read_json(folder / "config.json")
+            if config["dtype"] != "bfloat16":
+                partial = folder / "model.safetensors.partial"
+                tensors = {name: tensor.bfloat16() for _, name, tensor in read_tensors(folder)}
+                save_file(tensors, partial, metadata={"format": "pt"})
+                os.replace(partial, folder / "model.safetensors")
+                write_whole(folder / "config.json", json.dumps(config | {"dtype": "bfloat16"}, indent=2) + "\n")
 
     def table(self):
         """eval.jsonl as a table, in percent."""

@@ -8,11 +8,11 @@ For completions o_1..o_N of one prompt with rewards r_1..r_N
 where rho_it is the policy's probability of token t of o_i over its probability at the time of sampling, and kl_it is
 the k3 estimate of the KL divergence to the reference. The prompt is not trained on; the stop token is.
 
-A row is prompt + completion, right-padded. The loss is divided once, by the count over the whole mini-batch and all
+A row is prompt + completion (batches.py). The loss is divided once, by the count over the whole mini-batch and all
 processes, so the number of micro-batches and of processes changes nothing but speed and memory. FSDP2 shards the fp32
 weights, gradients and AdamW's moments, and computes in bf16 on CUDA. One process on a CPU needs no process group.
 
-Shapes: G prompts (groups), N completions per prompt, B rows, T tokens, M trained tokens of a micro-batch, D width."""
+Shapes: G prompts (groups), N completions per prompt, B rows, T tokens of prompt and completion."""
 
 import math
 import os
@@ -20,7 +20,6 @@ import shutil
 import time
 import warnings
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -28,13 +27,14 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 
+from batches import Policy, common_prefix, micro_batches, pad
 from common import barrier, compute_dtype, rank_and_world, require_least, require_one_of
-from kernels.logprob import linear_logprob
-from model import Transformer
+from model import Block, Transformer
 
 
 @dataclass
@@ -57,7 +57,7 @@ class GRPOConfig:
     token_budget: int = 2048  # tokens of a micro-batch, padding included; changes speed and memory only
     activation_checkpointing: bool = False  # keep only each block's input for backward; changes speed and memory only
     compile_blocks: bool = False  # run the trained blocks through torch.compile; changes speed and memory only
-    reference_on_host: bool = False  # the reference's weights in host memory (CUDA only); changes speed and memory only
+    offload: str = "false"  # keep weights and moments on the host: `true`, or while `sampling`; speed and memory only
     reshard: bool = False  # free gathered weights after each use, for large models; changes speed and memory only
 
     def check(self):
@@ -67,10 +67,9 @@ class GRPOConfig:
         require_least(self, 1, "mini_batches", "token_budget")
         require_one_of(self, ("token", "sequence"), "ratio", "average")
         require_one_of(self, ("recomputed", "sampler"), "old_logprobs")
+        require_one_of(self, ("false", "sampling", "true"), "offload")
         if self.old_logprobs == "sampler" and self.importance_cap:
             raise ValueError("--importance_cap needs --old_logprobs recomputed: the sampler's has that weight already")
-        if self.reference_on_host and not torch.cuda.is_available():
-            raise ValueError("--reference_on_host true needs a CUDA device")
 
 
 def group_advantages(rewards_GN, normalise_std=True, eps=1e-6):
@@ -129,79 +128,6 @@ def grpo_loss(logprobs, old_logprobs, ref_logprobs, advantages, mask, cfg, denom
     return loss, metrics
 
 
-@dataclass
-class Rollout:
-    """One row to learn from. logprobs: the sampler's, of the completion's tokens, before top-k and top-p, if known."""
-
-    prompt: list  # token ids
-    completion: list  # token ids
-    advantage: float
-    logprobs: list | None = None
-
-    def __len__(self):
-        return len(self.prompt) + len(self.completion)
-
-
-@dataclass
-class MicroBatch:
-    tokens_BT: torch.Tensor
-    mask_BT: torch.Tensor
-    advantage_B: torch.Tensor
-    sampler_logprobs_BT: torch.Tensor | None
-    old_logprobs_BT: torch.Tensor | None = None
-
-
-def micro_batches(rollouts, token_budget, device, rank=0, world=1):
-    """This process's micro-batches, right-padded, each of at most token_budget tokens, padding included, or one row.
-    Rollouts are taken longest first, in rounds of as many as fit the budgets of all processes, and the rows of a round
-    go to the processes in turn. So all processes have the same number of micro-batches, as FSDP's collectives need, and
-    about the same work. A process without a row in the last round gets one in which no token is trained."""
-    rows, batches = sorted(rollouts, key=len, reverse=True), []
-    while rows:
-        count = max(1, token_budget // len(rows[0])) * world
-        mine = rows[:count][rank::world]
-        batch = pad(mine or rows[:1], device)
-        if not mine:
-            batch.mask_BT.zero_()
-        batches.append(batch)
-        rows = rows[count:]
-    return batches
-
-
-def pad(rows, device):
-    """One `MicroBatch` of these rollouts."""
-    length = max(map(len, rows))
-
-    def padded(values_of, dtype):
-        values = [values_of(row) for row in rows]
-        return torch.tensor([v + [0] * (length - len(v)) for v in values], dtype=dtype, device=device)
-
-    tokens_BT = padded(lambda r: r.prompt + r.completion, torch.int64)
-    mask_BT = padded(lambda r: [0] * len(r.prompt) + [1] * len(r.completion), torch.bool)
-    known = all(r.logprobs is not None for r in rows)
-    sampler_BT = padded(lambda r: [0] * len(r.prompt) + r.logprobs, torch.float32) if known else None
-    advantage_B = torch.tensor([r.advantage for r in rows], dtype=torch.float32, device=device)
-    return MicroBatch(tokens_BT, mask_BT, advantage_B, sampler_BT)
-
-
-class Policy(nn.Module):
-    """The model as the loss sees it. The head is part of this one forward, so that FSDP gathers it once."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, tokens_BT, mask_BT, temperature):
-        """(logprobs of the tokens, entropies) of the softmax at `temperature`, without top-k and top-p: fp32 [B, T],
-        0 where mask_BT is 0. The entropies carry no gradient."""
-        hidden_BTD = self.model(tokens_BT[:, :-1])
-        mask_Bt, target_Bt = mask_BT[:, 1:], tokens_BT[:, 1:]
-        trained_M = linear_logprob(hidden_BTD[mask_Bt], self.model.head_weight, target_Bt[mask_Bt], temperature)
-        zeros_BT = torch.zeros(tokens_BT.shape, device=tokens_BT.device)
-        logprob_BT, entropy_BT = (zeros_BT.masked_scatter(mask_BT, x_M) for x_M in trained_M)
-        return logprob_BT, entropy_BT.detach()
-
-
 def whole(x):
     """A tensor that may be sharded, gathered; all processes call it then."""
     return x.full_tensor() if isinstance(x, DTensor) else x
@@ -215,9 +141,23 @@ def copy_weights(source, target):
         q.copy_(whole(p.to(q.dtype) if isinstance(p, DTensor) else p))
 
 
+def trained_block(cfg):
+    """The class of the blocks that a `Trainer` trains. It is a class because a block that kept its own compiled method
+    would be a reference cycle, whose memory waits for Python's collector."""
+    forward = torch.compile(Block.forward, dynamic=True) if cfg.compile_blocks else Block.forward
+
+    class TrainedBlock(Block):
+        def forward(self, *inputs):
+            if cfg.activation_checkpointing:  # there is no dropout whose random state would have to be kept
+                return checkpoint(forward, self, *inputs, use_reentrant=False, preserve_rng_state=False)
+            return forward(self, *inputs)
+
+    return TrainedBlock
+
+
 class Trainer:
-    """Trains one role for one phase: fp32 master weights, AdamW, and the frozen starting weights as reference. Every
-    process passes the same rollouts and computes its share of them."""
+    """Trains one role for one phase: fp32 master weights and AdamW. Every process passes the same rollouts and computes
+    its share of them."""
 
     def __init__(self, model, cfg, lr, device=None):
         """model: the `Transformer` to start from. It is copied, tensor by tensor, and each process keeps its shard.
@@ -227,71 +167,106 @@ class Trainer:
         self.rank, self.world = rank_and_world()
         if self.device.type == "cuda" and not dist.is_initialized():
             raise ValueError("on CUDA a Trainer needs torch.distributed.init_process_group first, even if alone")
-        self.reshard = cfg.reshard or not dist.is_initialized()
-        self.policy = self._shard(model, torch.float32)
-        self.reference = self._shard(model, compute_dtype(self.device), cfg.reference_on_host).requires_grad_(False)
-        for block in (*self.policy.model.layers, *self.reference.model.layers):
-            if cfg.compile_blocks:
-                block.forward = torch.compile(block.forward, dynamic=True)
-            if cfg.activation_checkpointing:  # there is no dropout whose random state would have to be kept
-                block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
+        self.reshard = cfg.reshard or cfg.offload == "true" or not dist.is_initialized()
+        self.policy, self.parked = self._shard(model), []
         self.optimizer = torch.optim.AdamW(self.policy.parameters(), lr=lr, weight_decay=cfg.weight_decay,
                                            betas=(0.9, 0.999), fused=True)
 
-    def _shard(self, source, dtype, on_host=False):
-        """A `Policy` with a copy of the source's weights in dtype, sharded over the processes when there are any. It is
+    def _shard(self, source):
+        """The `Policy`, with an fp32 copy of the source's weights, sharded over the processes when there are any. It is
         built on meta, so no process ever holds more than its shard and one whole tensor."""
         with torch.device("meta"):
-            policy = Policy(Transformer(source.config))
+            policy = Policy(Transformer(source.config, trained_block(self.cfg)))
+        on_host = self.cfg.offload == "true"
         if dist.is_initialized():
+            mesh = init_device_mesh(self.device.type, (self.world,))
             precision = MixedPrecisionPolicy(param_dtype=compute_dtype(self.device), reduce_dtype=torch.float32)
-            offload = CPUOffloadPolicy() if on_host else OffloadPolicy()
+            offload = CPUOffloadPolicy(pin_memory=self.device.type == "cuda") if on_host else OffloadPolicy()
             for module in (*policy.model.layers, policy):
-                fully_shard(module, mp_policy=precision, offload_policy=offload, reshard_after_forward=self.reshard)
+                fully_shard(module, mesh=mesh, mp_policy=precision, offload_policy=offload,
+                            reshard_after_forward=self.reshard)
         state = {}
         for (name, p), q in zip(policy.model.named_parameters(), source.parameters(), strict=True):
-            weight = q.detach().to(self.device, dtype, copy=True)
+            weight = q.detach().to(self.device, torch.float32, copy=True)
             if isinstance(p, DTensor):
                 weight = distribute_tensor(weight, p.device_mesh, p.placements, src_data_rank=None)
             state[name] = weight.cpu() if on_host else weight
         policy.model.load_state_dict(state, assign=True)
         return policy
 
-    def logprobs(self, policy, batch):
-        """(logprobs, entropies), each [B, T], of a micro-batch under the policy or the reference."""
-        return policy(batch.tokens_BT, batch.mask_BT, self.cfg.temperature)
+    def _storages(self):
+        """The memory of this process's shards of weights and moments."""
+        moments = (x for state in self.optimizer.state.values() for x in state.values())
+        local = (x.to_local() if isinstance(x, DTensor) else x for x in (*self.policy.parameters(), *moments))
+        return [x.untyped_storage() for x in local]
 
-    def step(self, rollouts):
+    def park(self):
+        """Moves weights and moments to host memory, where they wait while the device samples."""
+        for storage in [] if self.parked else self._storages():
+            host = torch.empty(storage.nbytes(), dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+            self.parked.append((storage, host.untyped_storage().copy_(storage)))
+            storage.resize_(0)
+
+    def unpark(self):
+        """Moves them back, if they are parked."""
+        for storage, host in self.parked:
+            storage.resize_(host.nbytes())
+            storage.copy_(host)
+        self.parked = []
+
+    def close(self):
+        """Gives the memory back at once; the trainer is of no use then. FSDP's modules refer to one another in cycles,
+        so that without this it would wait for Python's collector."""
+        for storage in self._storages():
+            storage.resize_(0)
+        self.policy = self.optimizer = self.parked = None
+
+    def logprobs(self, policy, batch):
+        """(logprobs, entropies), each [B, T], of a micro-batch under a `Policy`."""
+        return policy(batch.tokens_BT, batch.mask_BT, self.cfg.temperature, batch.prefix)
+
+    def step(self, rollouts, reference=None):
         """One GRPO step on a list of `Rollout`s, `mini_batches` optimizer updates -> metrics: means over the updates of
         loss, those of `grpo_loss`, entropy and, where rollouts have logprobs, sampler_kl; grad_norm, the largest.
+        reference: the `Transformer` of the KL term, whole in each process; not needed where kl_coef is 0.
 
-        Raises ValueError for a row without completion tokens, or without the sampler's logprobs where they are needed.
-        Raises FloatingPointError when a loss or gradient is not finite, naming the rollouts by their index in the list;
-        the weights are then as they were before that update."""
+        Raises ValueError for a row without completion tokens, without the sampler's logprobs where they are needed, and
+        for a missing reference. Raises FloatingPointError when a loss or gradient is not finite, naming the rollouts by
+        their index in the list; the weights are then as they were before that update."""
         start, cfg = time.perf_counter(), self.cfg
-        if any(not r.completion for r in rollouts):
+        if any(len(r.completion) == 0 for r in rollouts):
             raise ValueError("a rollout has no completion tokens")
         if (cfg.old_logprobs == "sampler" or cfg.importance_cap) and any(r.logprobs is None for r in rollouts):
             raise ValueError("a rollout lacks the sampler's logprobs")
+        if cfg.kl_coef and reference is None:
+            raise ValueError("the KL term (kl_coef) needs a reference")
+        self.unpark()
         size = -(-len(rollouts) // cfg.mini_batches)
         minis = [rollouts[i:i + size] for i in range(0, len(rollouts), size)]
         batches = [micro_batches(mini, cfg.token_budget, self.device, self.rank, self.world) for mini in minis]
         # With one update a step, old_logprobs are the policy's own: the ratio is 1, and no token is clipped.
         recompute = len(minis) > 1 and cfg.old_logprobs == "recomputed"
-        if recompute:
-            with torch.no_grad():
-                for batch in (batch for mini in batches for batch in mini):
-                    batch.old_logprobs_BT, _ = self.logprobs(self.policy, batch)
-        updates = [self._update(mini, own, i * size) for i, (mini, own) in enumerate(zip(minis, batches))]
+        for batch in (batch for own in batches for batch in own):
+            self._score(batch, reference, recompute)
+        updates = [self._update(mini, own, i * size, reference) for i, (mini, own) in enumerate(zip(minis, batches))]
         metrics = {name: sum(update[name] for update in updates) / len(updates) for name in updates[0]}
         metrics["grad_norm"] = max(update["grad_norm"] for update in updates)
         seconds = time.perf_counter() - start
-        config = self.policy.model.config
-        forward = sum(config.forward_flops(len(r), len(r) * (len(r) + 1) // 2, len(r.completion)) for r in rollouts)
-        flops = (4 + recompute) * forward  # forward, backward (the work of two), and the reference's forward
+        config, P = self.policy.model.config, common_prefix(rollouts)  # what is computed once does not count
+        forward = sum(config.forward_flops(len(r) - P, (len(r) * (len(r) + 1) - P * (P + 1)) // 2, len(r.completion))
+                      for r in rollouts)
+        flops = (3 + recompute + (reference is not None)) * forward  # forward, backward (two), the reference's forward
         return metrics | {"update_seconds": seconds, "update_tflops": flops / seconds / 1e12}
 
-    def _update(self, rollouts, batches, first):
+    @torch.no_grad()
+    def _score(self, batch, reference, recompute=False):
+        """Fills in a micro-batch's logprobs under the reference and, to recompute them, under the policy as it is."""
+        if reference is not None:
+            batch.ref_logprobs_BT, _ = self.logprobs(Policy(reference), batch)
+        if recompute:
+            batch.old_logprobs_BT, _ = self.logprobs(self.policy, batch)
+
+    def _update(self, rollouts, batches, first, reference):
         """One optimizer update on a mini-batch, of which this process has `batches` -> metrics. first: the index of its
         first rollout in the step, for the error message."""
         sums = {}
@@ -310,7 +285,7 @@ class Trainer:
         if not (math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"])):
             self.optimizer.zero_grad()
             raise FloatingPointError(f"the loss is {metrics['loss']} and the gradient norm {metrics['grad_norm']}, "
-                                     f"because of {self._not_finite(rollouts, first)}")
+                                     f"because of {self._not_finite(rollouts, first, reference)}")
         self.optimizer.step()
         self.optimizer.zero_grad()
         return metrics
@@ -319,10 +294,9 @@ class Trainer:
         """The loss of a micro-batch, as its part of the mini-batch `rollouts`, and its metrics."""
         cfg = self.cfg
         denominator = sum(len(r.completion) for r in rollouts) if cfg.average == "token" else len(rollouts)
-        with torch.no_grad():
-            ref_logprobs, _ = self.logprobs(self.reference, batch)
         logprobs, entropy = self.logprobs(self.policy, batch)
         start_logprobs = logprobs.detach() if batch.old_logprobs_BT is None else batch.old_logprobs_BT
+        ref_logprobs = logprobs.detach() if batch.ref_logprobs_BT is None else batch.ref_logprobs_BT
         sampler_logprobs = batch.sampler_logprobs_BT
         old_logprobs = sampler_logprobs if cfg.old_logprobs == "sampler" else start_logprobs
         importance = None
@@ -340,11 +314,13 @@ class Trainer:
         """Scales the gradient down to max_grad_norm -> its norm before, over all processes."""
         return whole(nn.utils.clip_grad_norm_(self.policy.parameters(), self.cfg.max_grad_norm)).item()
 
-    def _not_finite(self, rollouts, first):
+    def _not_finite(self, rollouts, first, reference):
         """Says which rollouts, each taken alone by all processes, have a loss or a gradient that is not finite."""
         found = []
         for i, rollout in enumerate(rollouts, first):
-            loss, _ = self._loss(pad([rollout], self.device), [rollout])
+            batch = pad([rollout], self.device)
+            self._score(batch, reference)
+            loss, _ = self._loss(batch, [rollout])
             loss.backward()
             if not (math.isfinite(loss.item()) and math.isfinite(self._clip_gradient())):
                 found.append(str(i))

@@ -117,11 +117,17 @@ def rotate(x_BTHC, cos, sin):
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
 
 
-def causal_attention(q_BTHC, k_BTKC, v_BTKC):
-    """Attention of each token to itself and to the tokens before it -> [B, T, H, C]. Rows are right-padded, so no real
-    token comes after padding, and no mask is needed."""
-    q, k, v = (x.transpose(1, 2) for x in (q_BTHC, k_BTKC, v_BTKC))
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1]).transpose(1, 2)
+def causal_attention(q_BTHC, k_BSKC, v_BSKC):
+    """Attention of each token to itself and to the tokens before it -> [B, T, H, C]. The T queries are those
+    of the last T of S positions. Rows are right-padded: no real token comes after padding, and no mask hides it."""
+    q, k, v = (x.transpose(1, 2) for x in (q_BTHC, k_BSKC, v_BSKC))
+    T, S = q.shape[2], k.shape[2]
+    if T < S and q.is_cuda and q.dtype.itemsize == 2:  # PyTorch's own call takes no mask to the flash kernel
+        out = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, 0.0, True)[0]
+    else:
+        mask = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T) if T < S else None
+        out = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=True)
+    return out.transpose(1, 2)
 
 
 class RMSNorm(nn.RMSNorm):
@@ -189,11 +195,12 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """A causal decoder. `forward` stops at the hidden states, since logits [B, T, V] are too large to make unasked."""
 
-    def __init__(self, config):
+    def __init__(self, config, block=Block):
+        """block: the class of the blocks; a trainer has its own."""
         super().__init__()
         self.config = config
         self.embed_tokens = nn.Embedding(config.vocab_size, config.width)
-        self.layers = nn.ModuleList(Block(config, i) for i in range(config.layers))
+        self.layers = nn.ModuleList(block(config, i) for i in range(config.layers))
         self.norm = RMSNorm(config.width, config.norm_eps)
         self.lm_head = None if config.tied else nn.Linear(config.width, config.vocab_size, bias=False)
 

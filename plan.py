@@ -1,4 +1,5 @@
-"""What a run will take on a machine, told before it is begun: memory per device, tokens and hours per iteration.
+"""What a run will take on a machine, told before it is begun: memory per device, phase by phase, memory of the host,
+disk, tokens and hours per iteration.
 
     python plan.py --preset paper --model Qwen/Qwen3-4B-Base --devices 1 --device_gb 141 --tflops 790 --tb_s 4.3
 
@@ -9,18 +10,22 @@ import os
 import sys
 import timeit
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from common import Parser, compute_dtype, free_memory, parse_settings, this_device
+from common import Parser, compute_dtype, free_memory, parse_settings, read_json, read_lines, this_device
+from folder import columns, disk_needed
 from kernels.logprob import chunk_tokens
-from model import read_config, resolve
-from pages import PagedCache
+from model import Transformer, read_config, resolve
+from pages import MAX_PREFILL_TOKENS, PagedCache
 from rzero import PRESETS
 
 PROMPT = 200  # assumed tokens of a prompt
 MEAN = 0.3  # assumed length of the mean completion, as a share of the longest
+HOST_TB_S = 0.025  # assumed 10^12 bytes/s between host and device: what PCIe 4.0 x16 (0.032) leaves
+PAGE, SHARE = 16, 0.8  # positions of a page; the sampler's share of free memory
 
 
 @dataclass
@@ -51,33 +56,64 @@ def quickest(call, device, rounds=9):
     return min(timeit.repeat(lambda: (call(), wait()), number=4, repeat=rounds)) / 4
 
 
-def training_memory(config, cfg, tokens, devices, dtype, sharded):
-    """What a `Trainer` takes at its peak on each device -> {what: bytes}. tokens: of a micro-batch, at least the budget
-    or the longest row. dtype: of the computation. sharded: by FSDP over `devices`, of which there may be one."""
-    D, F, attended = config.width, config.ffn, (config.heads + config.kv_heads) * config.head_dim
-    weights, size = config.parameters(), dtype.itemsize
-    outer = weights - config.layers * config.block_parameters()  # the embedding, the head, the last norm
+def sampler_dtype(cfg, machine):
+    """The dtype that the sampler computes in."""
+    return {"auto": machine.dtype, "fp32": torch.float32, "bf16": torch.bfloat16}[cfg.sampler_dtype]
+
+
+def logits_memory(config, tokens, dtype, plain):
+    """Bytes of these tokens' logits. plain: by the plain twins of the kernels, which make three copies in fp32."""
+    return tokens * config.vocab_size * (dtype.itemsize + (12 if plain else 0))
+
+
+def state_memory(config, devices):
+    """What a `Trainer` keeps between its updates, on each device -> {what: bytes}."""
+    return {"fp32 weights": 4 * config.parameters() / devices, "AdamW moments": 8 * config.parameters() / devices}
+
+
+def update_memory(config, cfg, tokens, devices, dtype, sharded):
+    """What an update takes at its peak on each device, beside the `Trainer`'s state -> {what: bytes}. tokens: of a
+    micro-batch, at least the budget or the longest row. dtype: of the computation. sharded: by FSDP over `devices`, of
+    which there may be one."""
+    D, F, HC, KC = config.width, config.ffn, config.heads * config.head_dim, config.kv_heads * config.head_dim
+    N, size, one = config.parameters(), dtype.itemsize, dtype.itemsize * config.block_parameters()
+    outer = size * N - config.layers * one  # of the embedding, the head, the last norm
     # What autograd keeps of a block, per token: its input, both norms' outputs, the sum between (4 D); queries and keys
-    # before and after norm and rotation, values, attention's output (3 HC + 3 KC); four tensors of SwiGLU (4 F).
-    block = 4 * D + 3 * attended + 4 * F
+    # before and after norm and rotation; values; keys and values with the common prefix before them; attention's output
+    # without and with the prefix's (4 HC + 5 KC); four tensors of SwiGLU (4 F).
+    block = 4 * D + 4 * HC + 5 * KC + 4 * F
     if dtype == torch.float32:  # there PyTorch's rms_norm is not one kernel, and keeps the normalised values
-        block += 2 * D + attended
-    if cfg.reshard:  # the outer weights and those of two blocks, with their gradients, in the dtype of the computation
-        gathered = size * (2 * outer + 4 * config.block_parameters())
-    else:  # all weights of policy and reference, and fp32 gradients
-        gathered = (2 * size + 4) * weights
+        block += 2 * D + HC + KC
     kept, again = (D, tokens * size * block) if cfg.activation_checkpointing else (block, 0)
-    chunk = min(tokens, chunk_tokens(config.vocab_size, size)) * config.vocab_size * size
-    return {
-        "fp32 weights": 4 * weights / devices,
-        "AdamW moments": 8 * weights / devices,
-        "fp32 gradients": 4 * weights / devices,
-        "reference": 0 if cfg.reference_on_host else size * weights / devices,
-        "gathered weights": gathered if sharded else 0,
-        "activations": tokens * size * kept * config.layers,
-        # At the head a chunk of logits, of which the plain twin makes two copies, and hidden states; later a block.
-        "logits, or a block": max(chunk * (3 if dtype == torch.float32 else 1) + 2 * tokens * size * D, again),
-    }
+    chunk, hidden = min(tokens, chunk_tokens(config.vocab_size, size)), 2 * tokens * size * D
+    forward = hidden + logits_memory(config, chunk, dtype, dtype == torch.float32)  # at the head
+    backward = max(hidden + logits_memory(config, chunk, dtype, False), again)  # at the head, or in a block
+    gradients = 0 if cfg.offload == "true" else 4 * N / devices
+    if sharded and not (cfg.reshard or cfg.offload == "true"):  # all weights, and gradients not yet sharded
+        gradients, forward = 4 * N, forward + size * N
+    elif sharded:  # the outer weights and two blocks'; then their gradients too
+        # When the outer weights are gathered: as they are used, in the gathering's buffer, cast, and from the host.
+        gathering = outer * (3 + (4 / size if cfg.offload == "true" else 0))
+        forward, backward = forward + outer + 2 * one, max(backward + 2 * outer + 4 * one, gathering)
+    return {"fp32 gradients": gradients, "activations": tokens * size * kept * config.layers,
+            "weights and logits in use": max(forward, backward)}
+
+
+def forward_memory(config, tokens, size):
+    """Bytes of a forward pass without gradients at its peak: in a block's SwiGLU, or in its attention."""
+    attended = (config.heads + config.kv_heads) * config.head_dim
+    return tokens * size * (3 * config.width + max(4 * config.ffn, 3 * attended))
+
+
+def sampling_memory(config, rows, longest, free, most, dtype, plain):
+    """What the sampler takes beside its weights -> {what: bytes}, the pages last: its share of the `free` bytes, but no
+    more than `rows` of the `longest` tokens need, and than `most` (0: no bound)."""
+    logits = logits_memory(config, rows, dtype, plain)
+    prompts = forward_memory(config, MAX_PREFILL_TOKENS, dtype.itemsize)
+    need = rows * (longest // PAGE + 2) * PagedCache.bytes_of_page(config, PAGE, dtype)
+    return {"token rows": 16 * rows * longest,
+            "weights and logits in use": max(logits, prompts) if plain else logits + prompts,  # a graph keeps its own
+            "key/value pages": max(0, min(need, SHARE * free, most or need))}
 
 
 def longest_row(cfg):
@@ -86,81 +122,152 @@ def longest_row(cfg):
 
 
 def memory(cfg, config, machine):
-    """What a process of the run takes on its device at most, in bytes -> {what: bytes}, the key/value pages last."""
-    longest, size = longest_row(cfg), machine.dtype.itemsize
-    sharded = machine.devices > 1 or machine.dtype == torch.bfloat16
-    parts = training_memory(config, cfg, max(cfg.token_budget, longest), machine.devices, machine.dtype, sharded)
-    parts |= {"sampler's weights": size * config.parameters(),
-              "sampler's logits": size * cfg.max_rows * config.vocab_size,
-              "reserve": 0.05e9 * machine.gb}  # the CUDA context, and memory in pieces too small to be used
-    most = cfg.max_rows * longest * PagedCache.bytes_of_page(config, 1, machine.dtype)
-    free = 0.8 * (1e9 * machine.gb - parts["sampler's weights"])  # what the sampler takes when it is not told
-    return parts | {"key/value pages": min(most, cfg.kv_gb * 1e9 or free)}
+    """What each phase of a run takes on a device -> {phase: {what: bytes}}. The phases: `sampling` while a Trainer
+    waits; `reference`, which scores the rollouts; `update`; `pool`, sampling for it and for held-out questions, when
+    there is no Trainer."""
+    longest, dtype, plain = longest_row(cfg), sampler_dtype(cfg, machine), machine.dtype == torch.float32
+    tokens, sharded = max(cfg.token_budget, longest), machine.devices > 1 or not plain
+    # What is always there: the CUDA context and memory in pieces too small to be used; the sampler's weights.
+    always = {"reserve": 0.05e9 * machine.gb, "sampler's weights": dtype.itemsize * config.parameters()}
+    state = {} if cfg.offload == "true" else state_memory(config, machine.devices)
+    phases = {}
+    for phase, beside in (("sampling", {} if cfg.offload == "sampling" else state), ("pool", {})):
+        free = 1e9 * machine.gb - sum(always.values()) - sum(beside.values())
+        parts = sampling_memory(config, cfg.max_rows, longest, free, cfg.kv_gb * 1e9, dtype, plain)
+        phases[phase] = always | beside | parts
+    chunk = logits_memory(config, min(tokens, chunk_tokens(config.vocab_size, dtype.itemsize)), dtype, plain)
+    scoring = {"weights and logits in use": max(chunk, forward_memory(config, tokens, dtype.itemsize))}
+    update = update_memory(config, cfg, tokens, machine.devices, machine.dtype, sharded)
+    return {"sampling": phases["sampling"], "reference": always | state | scoring, "update": always | state | update,
+            "pool": phases["pool"]}
+
+
+def host_memory(cfg, config, devices):
+    """Bytes of host memory that a device's share of the training takes. PyTorch rounds each pinned tensor up to a power
+    of two. Pinned are weights and moments under `sampling`, weights and gradients under `true`, the moments not."""
+    if cfg.offload == "false":
+        return 0
+    with torch.device("meta"):
+        shards = [-(-4 * p.numel() // devices) for p in Transformer(config).parameters()]
+    pinned = sum(2 ** (size - 1).bit_length() for size in shards)
+    return 3 * pinned if cfg.offload == "sampling" else 2 * pinned + 2 * sum(shards)
+
+
+def fits(cfg, config, machine):
+    """Whether every phase fits, and pages for 4 of the longest rows beside a Trainer."""
+    phases = memory(cfg, config, machine)
+    least = 4 * longest_row(cfg) * PagedCache.bytes_of_page(config, 1, sampler_dtype(cfg, machine))
+    return (all(sum(parts.values()) <= 1e9 * machine.gb for parts in phases.values())
+            and phases["sampling"]["key/value pages"] >= least)
 
 
 def fitting(cfg, config, machine):
-    """The first change of settings, or of the number of devices, with which the run fits and keeps pages for 4 of the
-    longest rows -> {setting: value}; None when nothing does."""
-    longest = longest_row(cfg)
-    least = 4 * longest * PagedCache.bytes_of_page(config, 1, machine.dtype)
-    changes = [{}, {"reshard": True}, {"activation_checkpointing": True},
-               {"token_budget": min(longest, cfg.token_budget)},
-               {"reference_on_host": True} if machine.dtype == torch.bfloat16 else {}]
+    """The first changes of settings, or of the number of devices, with which the run `fits`, what costs the least time
+    first -> {setting: value}; None when nothing does."""
+    sizes = {max(cfg.token_budget >> i, longest_row(cfg)) for i in range(1, 8)}
+    smaller = [{"token_budget": size} for size in sorted(sizes, reverse=True) if size < cfg.token_budget]
+    on_host = [{"offload": "true", "token_budget": cfg.token_budget}, *smaller]
+    steps = [{}, {"reshard": True}, {"offload": "sampling"}, {"activation_checkpointing": True}, *smaller, *on_host]
+    if machine.dtype == torch.float32:  # on a CPU there is no other memory
+        steps = [step for step in steps if "offload" not in step]
     for devices in (machine.devices * 2**i for i in range(8)):
-        change = {"devices": devices} if devices > machine.devices else {}
-        for more in changes:
-            change |= {name: value for name, value in more.items() if getattr(cfg, name) != value}
-            settings = {name: value for name, value in change.items() if name != "devices"}
-            parts = memory(replace(cfg, **settings), config, replace(machine, devices=devices))
-            left = 1e9 * machine.gb - sum(parts.values()) + parts["key/value pages"]
-            if left >= least:
-                return change | {"kv_gb": np.floor(min(left, parts["key/value pages"]) / 1e8) / 10}
+        larger, change = replace(machine, devices=devices), {}
+        for step in steps:
+            change |= step
+            if fits(replace(cfg, **change), config, larger):
+                for name in list(change):  # what an earlier step changed may not be needed
+                    less = {key: value for key, value in change.items() if key != name}
+                    change = less if fits(replace(cfg, **less), config, larger) else change
+                return change | ({"devices": devices} if devices > machine.devices else {})
     return None
 
 
-def iteration_hours(cfg, config, machine, page_bytes):
-    """(tokens drawn in an iteration, hours of sampling, hours of updates), if every device reached its rates."""
+def reached(cfg):
+    """What the run in cfg.out measured, if it has made a step with this model: (mean tokens of a question, and of an
+    answer, tokens/s of sampling, FLOP/s of updates), on all its devices together. None: not yet."""
+    rows = read_lines(Path(cfg.out) / "metrics.jsonl")
+    if not rows or read_json(Path(cfg.out) / "config.json").get("model") != cfg.model:
+        return None, None, None, None
+    lengths = [[row["completion_tokens"] for row in rows if row["phase"] == role] for role in ("challenger", "solver")]
+    total = {name: sum(row.get(name, 0) for row in rows) for name in
+             ("tokens", "asking_seconds", "answering_seconds", "update_seconds")}
+    flops = 1e12 * sum(row["update_tflops"] * row["update_seconds"] for row in rows)
+    return (*(float(np.mean(of)) if of else None for of in lengths),
+            total["tokens"] / (total["asking_seconds"] + total["answering_seconds"]), flops / total["update_seconds"])
+
+
+def sampling_rate(cfg, config, machine, page_bytes, mean):
+    """Tokens/s that a device draws at most: each step reads the weights, and the pages of the rows that they hold."""
+    dtype = sampler_dtype(cfg, machine)
+    token_bytes = PagedCache.bytes_of_page(config, 1, dtype)
+    context = PROMPT + mean / 2
+    rows = max(1, min(cfg.max_rows, page_bytes / token_bytes / context))
+    reading = (dtype.itemsize * config.parameters() + rows * context * token_bytes) / machine.tb_s
+    return 1e12 * rows / max(reading, rows * config.forward_flops(1, context, 1) / machine.tflops)
+
+
+def iteration_hours(cfg, config, machine):
+    """(tokens drawn in an iteration, hours of sampling in steps, of sampling for the pool, of updates), by the rates
+    that the run in cfg.out reached, or if every device reached its own."""
+    question, answer, rate, flops_rate = reached(cfg)
+    question, answer = question or MEAN * cfg.max_question_tokens, answer or MEAN * cfg.max_answer_tokens
     proposals = cfg.challenger_steps * cfg.challenger_prompts * cfg.challenger_rollouts
     answers = cfg.solver_steps * cfg.solver_prompts * cfg.solver_rollouts
-    question, answer = MEAN * cfg.max_question_tokens, MEAN * cfg.max_answer_tokens
-    asked = proposals + cfg.pool
-    tokens = asked * question + (asked * cfg.answers + answers) * answer
-    token_bytes = PagedCache.bytes_of_page(config, 1, machine.dtype)
-    context = PROMPT + max(question, answer) / 2
-    rows = max(1, min(cfg.max_rows, page_bytes / token_bytes / context))
-    weights_bytes = machine.dtype.itemsize * config.parameters()
-    reading = (weights_bytes + rows * context * token_bytes) / machine.tb_s
-    step = max(reading, rows * config.forward_flops(1, context, 1) / machine.tflops)
-    sampling = tokens / rows / machine.devices * step / 1e12 / 3600
-    passes = 4 + (cfg.mini_batches > 1) + cfg.activation_checkpointing  # backward is two; the reference
-    flops = sum(count * config.forward_flops(PROMPT + mean, (PROMPT + mean)**2 / 2, mean)
-                for count, mean in ((proposals, question), (answers, answer)))
-    return tokens, sampling, passes * flops / machine.tflops / 1e12 / machine.devices / 3600
+    voted = question + cfg.answers * answer  # tokens of a question and its votes
+    tokens = {"sampling": proposals * voted + answers * answer, "pool": cfg.pool * voted}
+    seconds = []
+    for phase, parts in memory(cfg, config, machine).items():
+        if phase in tokens:
+            seconds.append(tokens[phase] / (rate or machine.devices * sampling_rate(
+                cfg, config, machine, parts["key/value pages"], max(question, answer))))
+    again = cfg.activation_checkpointing and not flops_rate  # a measured rate does not count what is computed again
+    passes = 3 + (cfg.kl_coef > 0) + (cfg.mini_batches > 1) + again  # a backward is two
+    flops = passes * (proposals * config.forward_flops(question, question * (PROMPT + question / 2), question)
+                      + answers * config.forward_flops(PROMPT + answer, (PROMPT + answer)**2 / 2, answer))
+    steps = cfg.challenger_steps + cfg.solver_steps
+    batches = max(steps, (proposals * question + answers * (PROMPT + answer)) / cfg.token_budget / machine.devices)
+    # Bytes of a weight between host and device: it and its moments there and back, or twice it and once its gradient.
+    moved = {"false": 0, "sampling": 24 * steps, "true": 12 * batches}[cfg.offload]
+    moving = 0 if flops_rate else moved * config.parameters() / machine.devices / HOST_TB_S / 1e12
+    seconds.append(flops / (flops_rate or 1e12 * machine.tflops * machine.devices) + moving)
+    return sum(tokens.values()), *(s / 3600 for s in seconds)
 
 
 def plan(cfg, machine):
     """Prints what the run will take. Raises ValueError, with settings that would do, when it cannot fit."""
     config = read_config(resolve(cfg.model, ["config.json"]))
-    parts = memory(cfg, config, machine)
-    left = 1e9 * machine.gb - sum(parts.values())
+    phases = memory(cfg, config, machine)
+    left = {phase: 1e9 * machine.gb - sum(parts.values()) for phase, parts in phases.items()}
+    names = dict.fromkeys(name for parts in phases.values() for name in parts)
+    table = [(name, *(f"{parts[name] / 1e9:.3f}" if parts.get(name) else "-" for parts in phases.values()))
+             for name in names]
     print(f"{cfg.model}: {config.parameters() / 1e9:.3g} billion weights; {machine.devices} x {machine.gb:g} GB, "
-          f"computing in {str(machine.dtype).removeprefix('torch.')}\n\nGB a device, at most")
-    for name, value in [*parts.items(), ("left", left)]:
-        print(f"{value / 1e9:10.3f}  {name}")
-    longest = longest_row(cfg)
-    rows = parts["key/value pages"] / PagedCache.bytes_of_page(config, 1, machine.dtype)
-    print(f"\nThe pages hold {rows / 1000:,.0f} rows of 1,000 tokens, or {rows / longest:,.0f} of {longest:,}.")
-    if machine.tflops and machine.tb_s:
-        tokens, sampling, updates = iteration_hours(cfg, config, machine, parts["key/value pages"])
-        print(f"An iteration draws {tokens / 1e6:,.1f} million tokens, the mean completion taken as {100 * MEAN:.0f} % "
-              f"of the longest:\nat least {sampling:.3g} hours of sampling and {updates:.3g} of updates, at "
-              f"{machine.tflops:.3g} TFLOP/s and {machine.tb_s:.3g} TB/s, all of which no program reaches.")
+          f"computing in {str(machine.dtype).removeprefix('torch.')}\n")
+    print(columns([("GB a device, at most", *phases), *table, ("left", *(f"{x / 1e9:.3f}" for x in left.values()))]))
+    longest, token_bytes = longest_row(cfg), PagedCache.bytes_of_page(config, 1, sampler_dtype(cfg, machine))
+    beside, alone = (phases[phase]["key/value pages"] / token_bytes for phase in ("sampling", "pool"))
+    print(f"\nThe pages hold {beside / 1000:,.0f} rows of 1,000 tokens, or {beside / longest:,.0f} of {longest:,}, in "
+          f"sampling; {alone / 1000:,.0f} or {alone / longest:,.0f} in the pool.")
+    if host := host_memory(cfg, config, machine.devices):
+        print(f"The host holds {host / 1e9:,.1f} GB for each device (--offload {cfg.offload}).")
+    needed, checkpoint = disk_needed(cfg, config.parameters())
+    print(f"On disk are at most {needed / 1e9:.3g} GB of weights and questions, and three checkpoints of "
+          f"{checkpoint / 1e9:.3g}: two, and the one being written.")
+    if any(reached(cfg)) or machine.tflops and machine.tb_s:
+        tokens, steps, pool, updates = iteration_hours(cfg, config, machine)
+        how = f"at the lengths and rates measured in {cfg.out}" if any(reached(cfg)) else (
+            f"at {machine.tflops:.3g} TFLOP/s and {machine.tb_s:.3g} TB/s, all of which\nno program reaches, the mean "
+            f"completion taken as {100 * MEAN:.0f} % of the longest")
+        print(f"An iteration draws {tokens / 1e6:,.1f} million tokens: at least {steps:.3g} hours of sampling, "
+              f"{pool:.3g} for the pool\nand {updates:.3g} of updates, {how}.")
     else:
         print("For the hours of an iteration, give --tflops and --tb_s.")
-    if left < 0:
+    if not fits(cfg, config, machine):
         change = fitting(cfg, config, machine) or {}
         settings = " ".join(f"--{name} {str(value).lower()}" for name, value in change.items())
-        raise ValueError(f"the run needs {-left / 1e9:.1f} GB more than a device has; " + (
+        short = -min(left.values()) / 1e9
+        raise ValueError((f"the run needs {short:.1f} GB more than a device has; " if short > 0 else
+                          "the pages hold fewer than 4 of the longest rows; ") + (
             f"it fits with {settings}" if change else
             "no number of such devices up to 128 makes room for the sampler's copy of the weights"))
 

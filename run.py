@@ -15,10 +15,11 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from common import barrier, rank_and_world, read_lines
+from batches import Rollout
+from common import barrier, choose_threads, rank_and_world, read_lines
 from evaluate import held_out
-from folder import RunFolder, claim, percent
-from grpo import Rollout, Trainer, copy_weights, group_advantages
+from folder import RunFolder, checkpoints_kept, claim, percent
+from grpo import Trainer, copy_weights, group_advantages
 from model import load, resolve, save
 from sample import Sampler
 from tasks import load_task
@@ -26,7 +27,7 @@ from tasks.benchmarks import read_questions
 
 # A run may go on with other values of these: they change its length, place, speed or memory, and no draw.
 MAY_CHANGE = ("iterations", "out", "max_rows", "kv_gb", "token_budget", "activation_checkpointing", "compile_blocks",
-        "reference_on_host", "reshard", "checkpoint_every")
+              "offload", "reshard", "checkpoint_every", "role_dtype")
 
 
 class NoQuestions(RuntimeError):
@@ -50,13 +51,21 @@ class Run:
             raise ValueError(f"--labels truth needs a task whose answers can be computed, which {cfg.task} is not")
         self.heldout = read_questions(cfg.heldout) if cfg.heldout else []
         base = resolve(cfg.model)
-        self.sampler = Sampler.load(base, max_rows=cfg.max_rows, kv_gb=cfg.kv_gb or None)
+        dtype = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16}[cfg.sampler_dtype]
+        self.sampler = Sampler.load(base, dtype, max_rows=cfg.max_rows, kv_gb=cfg.kv_gb or None)
         self.tokenizer = self.sampler.tokenizer
         self.challenger_prompt_ids = self.tokenizer.chat(*self.task.challenger_prompt)
         self.folder = RunFolder(cfg.out, base)
         self.rank, _ = rank_and_world()
+        kept = [None]
         if self.rank == 0:
             claim(self.folder.path, asdict(cfg), MAY_CHANGE)
+            *kept, says = checkpoints_kept(cfg, self.sampler.model.config.parameters(), self.folder.path)
+            print(says, flush=True)
+        if dist.is_initialized():  # saving is done by all processes, so one look at the disk decides for all
+            dist.broadcast_object_list(kept)
+        self.keep, = kept  # checkpoints within a phase
+        self.trainer = None  # of the phase that is going on
         self.spent = Counter()  # seconds in each use of the sampler, and tokens drawn, since the step began
 
     def weights(self, role, iteration):
@@ -69,38 +78,54 @@ class Run:
     def text(self, completion):
         return self.tokenizer.decode(completion.tokens)
 
-    def sample(self, weights, prompts, n, max_tokens, key, label):
-        """n completions of each prompt under these weights -> a list for each prompt. key: of the draws, with the
-        seed. label: of the progress bar, and of the seconds in the metrics."""
-        cfg, start = self.cfg, time.perf_counter()
+    def play(self, weights):
+        """Gives the sampler's model a role's weights -> the model."""
+        if self.trainer and weights is self.trainer.policy.model:
+            self.trainer.unpark()
         copy_weights(weights, self.sampler.model)
+        return self.sampler.model
+
+    def sample(self, weights, prompts, n, max_tokens, key, label, keep=lambda completion: completion):
+        """n completions of each prompt under these weights -> a list for each prompt. key: of the draws, with the
+        seed. label: of the progress bar, and of the seconds in the metrics. keep: what to hold of a completion."""
+        cfg, start = self.cfg, time.perf_counter()
+        self.play(weights)
+        if self.trainer and cfg.offload == "sampling":
+            self.trainer.park()
         groups = self.sampler.generate(prompts, n=n, max_tokens=max_tokens, temperature=cfg.temperature,
-                                       top_p=cfg.top_p, seed=draw_seed(cfg.seed, *key), progress=label)
+                                       top_p=cfg.top_p, seed=draw_seed(cfg.seed, *key), progress=label,
+                                       keep=lambda completion: (len(completion.tokens), keep(completion)))
         self.spent[f"{label}_seconds"] += time.perf_counter() - start
-        self.spent["tokens"] += sum(len(c.tokens) for group in groups for c in group)
-        return groups
+        self.spent["tokens"] += sum(tokens for group in groups for tokens, _ in group)
+        return [[kept for _, kept in group] for group in groups]
 
     def phase(self, role, iteration, steps, lr):
         """The steps of a phase that are still to be made, one `Step` at a time. The role starts from its last weights,
         or from the phase's last checkpoint; after the last step its weights are saved."""
         cfg, checkpoints = self.cfg, self.folder.part(f"{role}.steps", iteration)
-        trainer = Trainer(self.weights(role, iteration - 1), cfg, lr, self.sampler.device)
+        choose_threads(self.sampler.model.config.width)
+        reference = self.weights(role, iteration - 1)
+        trainer = self.trainer = Trainer(reference, cfg, lr, self.sampler.device)
         done = trainer.load_checkpoint(checkpoints)
         self.folder.rewind(role, iteration, done)
         bar = tqdm(range(done, steps), initial=done, total=steps, desc=f"iteration {iteration}, {role}", unit=" steps",
                    disable=self.rank > 0)
         for index in bar:
-            step = Step(self, trainer, role, iteration, index)
+            step = Step(self, trainer, reference, role, iteration, index)
             yield step
             bar.set_postfix_str("reward {reward:.3f}, p {share:.2f}, {completion_tokens:.0f} tokens each, "
                                 "{tokens_per_second:,.0f} tokens/s".format(**step.metrics))
-            if cfg.checkpoint_every and (index + 1) % cfg.checkpoint_every == 0 and index + 1 < steps:
-                trainer.save_checkpoint(checkpoints, index + 1)
+            if self.keep and (index + 1) % cfg.checkpoint_every == 0 and index + 1 < steps:
+                trainer.save_checkpoint(checkpoints, index + 1, self.keep)
         model = trainer.gather()
         if self.rank == 0:
             save(model, self.folder.weights_folder(role, iteration), self.tokenizer)
             shutil.rmtree(checkpoints, ignore_errors=True)
+            if cfg.role_dtype == "bf16":
+                self.folder.shrink(role, iteration)
         barrier()
+        trainer.close()
+        self.trainer = None
 
     def finished(self, part, iteration):
         """Whether the folder holds a part of an iteration: challenger, questions.jsonl or solver."""
@@ -137,7 +162,8 @@ class Run:
             return
         row = {"iteration": iteration}
         if self.heldout:
-            copy_weights(self.weights("solver", iteration), self.sampler.model)
+            choose_threads(self.sampler.model.config.width)
+            self.play(self.weights("solver", iteration))
             row |= held_out(self.sampler, self.task, self.heldout, samples=self.cfg.heldout_samples,
                             max_tokens=self.cfg.max_answer_tokens, seed=draw_seed(self.cfg.seed, "held-out"))
         if iteration:
@@ -168,8 +194,8 @@ class Run:
 class Step:
     """One GRPO step of a phase. index: from 0. key: of its draws, with the seed. policy: the model being trained."""
 
-    def __init__(self, run, trainer, role, iteration, index):
-        self.run, self.trainer, self.policy = run, trainer, trainer.policy.model
+    def __init__(self, run, trainer, reference, role, iteration, index):
+        self.run, self.trainer, self.policy, self.reference = run, trainer, trainer.policy.model, reference
         self.role, self.iteration, self.index, self.key = role, iteration, index, (iteration, role, index)
         self.start, run.spent = time.perf_counter(), Counter()
 
@@ -179,8 +205,9 @@ class Step:
         advantages_GN = group_advantages(rewards_GN, self.run.cfg.normalise_std)
         rollouts = [Rollout(prompt, c.tokens, a, c.full_logprobs)
                     for prompt, c, a in zip(prompts, completions, advantages_GN.flatten().tolist(), strict=True)]
+        self.run.sampler.release()
         try:
-            update = self.trainer.step(rollouts)
+            update = self.trainer.step(rollouts, self.run.play(self.reference))
         except FloatingPointError as error:
             raise FloatingPointError(
                 f"iteration {self.iteration}, {self.role}, step {self.index + 1}: {error} (in the order of the "

@@ -96,10 +96,11 @@ def vote(run, solver, questions, key):
     """The Solver answers each question m times; the most frequent answer is the label -> a `Vote` for each question."""
     cfg, task = run.cfg, run.task
     prompts = [run.solver_prompt(q) for q in questions if q is not None]
-    groups = iter(run.sample(solver, prompts, cfg.answers, cfg.max_answer_tokens, (*key, "vote"), "answering"))
+    groups = iter(run.sample(solver, prompts, cfg.answers, cfg.max_answer_tokens, (*key, "vote"), "answering",
+                             keep=lambda completion: task.answer(run.text(completion))))
     votes = []
     for question in questions:
-        answers = [] if question is None else [task.answer(run.text(c)) for c in next(groups)]
+        answers = [] if question is None else next(groups)
         votes.append(Vote(answers, *task.majority(answers, cfg.count_unboxed)))
     return votes
 
@@ -198,9 +199,11 @@ class Config(GRPOConfig):
     top_p: float = 0.99  # nucleus of every draw in training
     max_question_tokens: int = 96  # longest completion of the Challenger
     max_answer_tokens: int = 160  # longest completion of the Solver
+    sampler_dtype: str = "auto"  # that the sampler computes in: `fp32`, `bf16`, or `auto`, which is bf16 on CUDA alone
     max_rows: int = 512  # completions decoded together; changes speed and memory only
     kv_gb: float = 0.0  # most of the key/value cache, 10^9 bytes; 0: 80 % of free memory; changes speed and memory only
     checkpoint_every: int = 5  # steps between two checkpoints within a phase; 0 for none
+    role_dtype: str = "fp32"  # of all role folders but each role's newest: `fp32`, or `bf16` on half the disk
 
     heldout: str = "tiny/heldout.jsonl"  # questions with answers, asked after each iteration and never learned from
     heldout_samples: int = 16  # samples a held-out question
@@ -217,6 +220,8 @@ class Config(GRPOConfig):
         if self.top_p > 1:
             raise ValueError(f"--top_p is {self.top_p}, but must be at most 1")
         require_one_of(self, ("majority", "truth"), "labels")
+        require_one_of(self, ("fp32", "bf16"), "role_dtype")
+        require_one_of(self, ("auto", "fp32", "bf16"), "sampler_dtype")
 
 
 PRESETS = {
@@ -225,7 +230,7 @@ PRESETS = {
         model="Qwen/Qwen3-4B-Base", task="math", out="runs/paper", heldout="",
         challenger_steps=5, challenger_prompts=128, challenger_lr=1e-6, max_question_tokens=4096,
         pool=8000, solver_prompts=128, solver_lr=1e-6, max_answer_tokens=4096,
-        kv_gb=32.0, token_budget=4096, activation_checkpointing=True, reshard=True, checkpoint_every=1),
+        token_budget=16384, activation_checkpointing=True, compile_blocks=True, reshard=True, checkpoint_every=1),
 }
 
 

@@ -84,8 +84,8 @@ class Sampler:
 
     @classmethod
     def load(cls, path, dtype=None, **settings):
-        """The sampler of a model folder or Hub id, on this process's device. dtype: bf16 on CUDA and fp32 elsewhere
-        when not given. settings: those of `__init__`."""
+        """The sampler of a model folder or Hub id, on this process's device, in `dtype`; when not given, in bf16 on
+        CUDA and fp32 elsewhere. settings: those of `__init__`."""
         device = this_device()
         return cls(load(path, device, dtype or compute_dtype(device)), Tokenizer(path), **settings)
 

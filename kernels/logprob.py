@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from kernels import jit, load_scaled, tl, triton, use_triton
 
-CHUNK_BYTES = 2**28  # size of a chunk's logits
+CHUNK_BYTES = 3 * 2**28  # size of a chunk's logits; with less, re-reading the head's gradient for each chunk would show
 
 
 def linear_logprob(hidden_MD, weight_VD, target_M, temperature=1.0):

@@ -1,37 +1,35 @@
 """Speed and memory of the sampler, beside `transformers` on the same weights and beside what the machine can do at most.
 
     python tests/bench_sample.py            # CPU, tiny: useful tokens/s against generate(), the share of the matmul rate
+    python tests/bench_sample.py real       # the same with SmolLM2-135M-Instruct, a real model with a real vocabulary
     python tests/bench_sample.py memory     # bytes that a full cache takes against its pages' own arithmetic
     python tests/bench_sample.py schedule   # which rows run when, with 3.5 to 50 GB of pages at Qwen3-4B's shape; no model
     python tests/bench_sample.py growth     # tokens/s by rows and context, as tests/LOG.md has them
-    python tests/bench_sample.py gpu        # Qwen3-4B's shape: generation, decode steps and kernels against their rooflines
 
-Programs that are compared run in turn in one process; a ratio is one of medians. The last line is JSON.
+Programs that are compared run in turn in one process; a ratio is one of medians. The last line is JSON. What a GPU shows is in
+bench_gpu.py.
 """
 
 import argparse
 import ctypes
-import gc
 import json
 import sys
 import time
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import numpy as np
 import torch
-import transformers
 from tqdm import tqdm
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from kernels.attention import paged_attention_triton
-from kernels.draw import draw_triton
 from model import ModelConfig, Tokenizer, Transformer, load
 from pages import PagedCache, Scheduler, group_rows, shard
-from plan import copy_rate, matmul_rate
+from plan import matmul_rate
 from sample import RowTensors, Sampler
 from tasks.benchmarks import read_questions
 from tasks.mathematics import SOLVER_SYSTEM
@@ -65,6 +63,8 @@ def medians(programs, device, rounds=5, repeat=1):
 def cpu(folder=ROOT / "tiny", questions=64, n=10, max_tokens=160, rounds=5):
     """64 held-out questions, 10 completions of each with natural stops; useful tokens are those up to each row's
     stop."""
+    import transformers  # here alone: it takes seconds, and the other parts and bench_gpu.py do not need it
+
     tokenizer, device = Tokenizer(folder), torch.device("cpu")
     asked = [question for question, *_ in read_questions(ROOT / "tiny" / "heldout.jsonl")]
     prompts = [tokenizer.chat(SOLVER_SYSTEM, q) for q in asked[::len(asked) // questions][:questions]]
@@ -101,6 +101,15 @@ def cpu(folder=ROOT / "tiny", questions=64, n=10, max_tokens=160, rounds=5):
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, transformers {transformers.__version__}")
     return {"tokens_per_second": {name: round(value) for name, value in rate.items()},
             "ratio": round(rate["ours"] / rate["transformers"], 2), "share_of_matmul_rate": round(share, 3)}
+
+
+def real(rounds, **sizes):
+    """`cpu` with a real model."""
+    from real_model import write_smollm2  # transformers again
+
+    with TemporaryDirectory() as folder:
+        write_smollm2(folder)
+        return cpu(folder, rounds=rounds, **sizes)
 
 
 def random_model(shape, device, dtype):
@@ -211,140 +220,20 @@ def schedule(gb=(3.5, 8, 16, 32, 50), questions=256, n=10, prompt=128, max_rows=
     return result
 
 
-def generation(shape, device, dtype, bandwidth, questions=256, n=10, prompt=128, max_rows=512, kv_gb=None,
-               peer=None, **lengths):
-    """Output tokens/s of rows that end at drawn lengths, ours and by transformers' continuous batching, and the share
-    of the roofline: the weights once a step and each row's pages once, over the copy bandwidth. peer: settings of
-    theirs."""
-    prompts = np.random.default_rng(1).integers(0, shape["vocab_size"], (questions, prompt)).tolist()
-    prompts = [p for p in prompts for _ in range(n)]  # equal prompts are one group to the sampler
-    limits = log_normal_lengths(questions, n, **lengths).flatten()
-    tokens = int(limits.sum())
-    took, steps, weights = our_seconds(shape, device, dtype, prompts, limits.tolist(), max_rows, kv_gb)
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    token_bytes = PagedCache.bytes_of_page(ModelConfig.from_dict(shape), 1, dtype)
-    read = float((limits * prompt + limits * (limits + 1) / 2).sum()) * token_bytes
-    least = (steps * weights + read) / bandwidth
-    theirs = peer_seconds(shape, device, dtype, prompts, limits.tolist(), peer)
-    return {"rows": len(prompts), "tokens": tokens, "steps": steps, "ours": round(tokens / took),
-            "transformers": round(tokens / theirs), "ratio": round(theirs / took, 2),
-            "roofline": round(tokens / least), "share_of_roofline": round(least / took, 3)}
-
-
-def our_seconds(shape, device, dtype, prompts, limits, max_rows, kv_gb):
-    """Seconds of one run -> them, the decode steps that it made and the bytes of the weights."""
-    model, steps = random_model(shape, device, dtype), []
-    sampler = Sampler(model, no_stops(shape), max_rows, kv_gb)
-    sampler.generate(prompts[:8], max_tokens=8)
-    decode = sampler._decode
-    sampler._decode = lambda *args: (steps.append(0), decode(*args))
-    start = time.perf_counter()
-    sampler.generate(prompts, max_tokens=limits, progress="ours")
-    return time.perf_counter() - start, len(steps), sum(p.nbytes for p in model.parameters())
-
-
-def peer_seconds(shape, device, dtype, prompts, limits, settings):
-    """Seconds that transformers' continuous batching takes for the same rows."""
-    config = transformers.Qwen3Config(**{k: v for k, v in shape.items() if k not in ("model_type", "rope_theta")},
-                                      rope_parameters={"rope_type": "default", "rope_theta": shape["rope_theta"]})
-    with torch.device(device):
-        model = transformers.Qwen3ForCausalLM(config).to(dtype).eval()
-    params = transformers.GenerationConfig(do_sample=True, temperature=1.0, top_k=0, top_p=1.0, eos_token_id=-1,
-                                           max_new_tokens=max(limits))
-    with model.continuous_batching_context_manager(
-            generation_config=params,
-            continuous_batching_config=transformers.ContinuousBatchingConfig(**settings or {}),
-            block=True, timeout=5) as manager:
-        for warm in (True, False):
-            start = time.perf_counter()
-            asked = list(zip(prompts, limits))[:8] if warm else list(zip(prompts, limits))
-            for tokens, limit in asked:
-                manager.add_request(tokens, max_new_tokens=8 if warm else limit)
-            for _ in tqdm(asked, desc="transformers", unit=" rows"):
-                while not ((result := manager.get_result(timeout=1)) and result.is_finished()):
-                    if not manager.is_running():
-                        raise RuntimeError("transformers' continuous batching ended early; its messages stand above")
-                if result.error:
-                    raise RuntimeError(f"transformers' continuous batching: {result.error}")
-            took = time.perf_counter() - start
-    return took
-
-
-def steps(shape, device, dtype, bandwidth, sizes=(1, 16, 64, 256), context=1024, rounds=5):
-    """The decode step by rows: milliseconds, and the share of its roofline (weights and pages once)."""
-    model, result = random_model(shape, device, dtype), {}
-    sampler = Sampler(model, no_stops(shape))
-    token_bytes = PagedCache.bytes_of_page(model.config, 1, dtype)
-    for size in sizes:
-        took = medians({"step": decode_step(sampler, size, context)}, device, rounds, repeat=5)["step"]
-        least = (sum(p.nbytes for p in model.parameters()) + size * context * token_bytes) / bandwidth
-        result[size] = {"ms": round(1e3 * took, 2), "share_of_roofline": round(least / took, 3)}
-    return result
-
-
-def draws(device, dtype, bandwidth, R=256, V=151_936, rounds=9):
-    """The draw kernel without truncation against the copy bandwidth, and with top-p 0.95 against PyTorch's sort."""
-    logits = (torch.randn(R, V, device=device) * 3).to(dtype)
-    key_R, position_R = torch.arange(R, device=device), torch.zeros(R, dtype=torch.int64, device=device)
-
-    def by_sorting():
-        descending, index = logits.float().softmax(-1).sort(-1, descending=True)
-        descending[descending.cumsum(-1) - descending >= 0.95] = 0
-        return index.gather(-1, torch.multinomial(descending, 1))
-
-    took = medians({"plain": lambda: draw_triton(logits, 1, key_R, position_R),
-                    "top_p": lambda: draw_triton(logits, 1, key_R, position_R, top_p=0.95),
-                    "sorted top_p": by_sorting}, device, rounds)
-    return {"ms": {name: round(1e3 * t, 3) for name, t in took.items()},
-            "share_of_copy_bandwidth": round(logits.nbytes / took["plain"] / bandwidth, 3),
-            "top_p_ratio_to_sort": round(took["sorted top_p"] / took["top_p"], 2)}
-
-
-def attention(device, dtype, bandwidth, A=256, context=1024, H=32, K=8, C=128, P=16, rounds=9):
-    """The paged attention kernel, one layer, pages in random order, against the copy bandwidth."""
-    n = (context - 1) // P + 1
-    keys, values = (torch.randn(K, A * n + 1, P, C, device=device).to(dtype) for _ in "kv")
-    table_An = (torch.randperm(A * n, device=device).view(A, n) + 1).int()
-    length_A = torch.full((A,), context, device=device)
-    q_AHC = torch.randn(A, H, C, device=device).to(dtype)
-    took = medians({"attention": lambda: paged_attention_triton(q_AHC, keys, values, table_An, length_A)},
-                   device, rounds)["attention"]
-    read = 2 * A * K * context * C * dtype.itemsize
-    return {"ms": round(1e3 * took, 3), "share_of_copy_bandwidth": round(read / took / bandwidth, 3)}
-
-
-def gpu(device, questions):
-    """Everything that needs a GPU, at the size of Qwen3-4B; prints each result as it comes."""
-    dtype, bandwidth = torch.bfloat16, copy_rate(device)
-    result = {"device": torch.cuda.get_device_name(), "copy_gb_per_second": round(bandwidth / 1e9)}
-    for name, measure in (("draw", lambda: draws(device, dtype, bandwidth)),
-                          ("attention", lambda: attention(device, dtype, bandwidth)),
-                          ("steps", lambda: steps(QWEN3_4B, device, dtype, bandwidth)),
-                          ("memory", lambda: memory(device)),
-                          ("generation", lambda: generation(QWEN3_4B, device, dtype, bandwidth, questions))):
-        result[name] = measure()
-        print(f"{name}: {result[name]}", flush=True)
-    return result
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", nargs="?", default="cpu", choices=["cpu", "memory", "schedule", "growth", "gpu"])
-    parser.add_argument("--rounds", type=int, default=5, help="of the cpu part")
-    parser.add_argument("--questions", type=int, default=256, help="of the gpu part, 10 completions each")
+    parser.add_argument("part", nargs="?", default="cpu", choices=["cpu", "real", "memory", "schedule", "growth"])
+    parser.add_argument("--rounds", type=int, default=5, help="of the parts cpu and real")
     parser.add_argument("--kv_gb", type=float, default=8, help="the growth part's cache, in 10^9 bytes")
     args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if args.part == "gpu" and device.type == "cpu":
-        sys.exit("bench_sample.py: the gpu part needs a CUDA device")
     if args.part == "growth":
         result = growth(Sampler(load(ROOT / "tiny", device), Tokenizer(ROOT / "tiny"), kv_gb=args.kv_gb))
         print(as_table(result))
     else:
-        result = {"cpu": lambda: cpu(rounds=args.rounds), "memory": lambda: memory(device), "schedule": schedule,
-                  "gpu": lambda: gpu(device, args.questions)}[args.part]()
+        result = {"cpu": lambda: cpu(rounds=args.rounds),
+                  "real": lambda: real(args.rounds, questions=8, n=4, max_tokens=32), "memory": lambda: memory(device),
+                  "schedule": schedule}[args.part]()
     print(json.dumps(result))
 
 

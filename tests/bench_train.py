@@ -2,14 +2,12 @@
 
     python tests/bench_train.py             # CPU, tiny: whole steps against TRL's GRPOTrainer; the update against the matmul rate
     python tests/bench_train.py processes   # CPU: the update on two processes against one, a thread each
-    python tests/bench_train.py gpu         # Qwen3-4B's shape: update, head, a whole Challenger and Solver step
 
-Programs that are compared run in turn; a ratio is one of medians. The last line is JSON. `pip install trl==1.16.0` first;
-for the GPU part, liger-kernel as well.
+Programs that are compared run in turn; a ratio is one of medians. The last line is JSON. `pip install trl==1.16.0` first.
+What a GPU shows is in bench_gpu.py.
 """
 
 import argparse
-import gc
 import json
 import os
 import sys
@@ -20,18 +18,15 @@ from pathlib import Path
 from statistics import median
 
 import torch
-import torch.distributed as dist
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from bench_sample import QWEN3_4B, medians, wait
 from processes import run_processes
 
-from common import compute_dtype
-from grpo import GRPOConfig, Rollout, Trainer, copy_weights, group_advantages
-from kernels.logprob import linear_logprob
-from model import ModelConfig, Tokenizer, Transformer, load
+from batches import Rollout
+from grpo import GRPOConfig, Trainer, copy_weights, group_advantages
+from model import Tokenizer, load
 from plan import matmul_rate
 from sample import Sampler
 from tasks.benchmarks import read_questions
@@ -48,16 +43,17 @@ def reward(text):
 
 def our_steps(prompts, tokenizer):
     """A function that makes one step, sampling included -> tokens drawn."""
-    sampler = Sampler(load(TINY), tokenizer, PROMPTS * N)
-    trainer = Trainer(load(TINY), GRPOConfig(), LR)
+    sampler, reference = Sampler(load(TINY), tokenizer, PROMPTS * N), load(TINY)
+    trainer = Trainer(reference, GRPOConfig(), LR)
 
     def step(seed):
         copy_weights(trainer.policy.model, sampler.model)
         groups = sampler.generate(prompts, n=N, max_tokens=LONGEST, seed=seed)
         rewards = torch.tensor([[reward(tokenizer.decode(c.tokens)) for c in group] for group in groups])
         advantages = group_advantages(rewards)
+        copy_weights(reference, sampler.model)
         trainer.step([Rollout(prompt, c.tokens, a, c.full_logprobs) for prompt, group, row in zip(prompts, groups, advantages)
-                      for c, a in zip(group, row.tolist())])
+                      for c, a in zip(group, row.tolist())], sampler.model)
         return sum(len(c.tokens) for group in groups for c in group)
     return step
 
@@ -113,12 +109,13 @@ def cpu(rounds=3, steps=4):
             took["ours"].append(time.perf_counter() - start)
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"):
             took["trl"] += trl_steps(prompts, tokenizer, steps + 1, folder)
-    trainer = Trainer(load(TINY), GRPOConfig(), LR)
+    reference = load(TINY)
+    trainer = Trainer(reference, GRPOConfig(), LR)
     rollouts = some_rollouts(prompts, PROMPTS * N)
     shares, rate = [], []
     for _ in range(9):
         rate.append(matmul_rate(trainer.device, torch.float32))
-        shares.append(1e12 * trainer.step(rollouts)["update_tflops"] / rate[-1])
+        shares.append(1e12 * trainer.step(rollouts, reference)["update_tflops"] / rate[-1])
     seconds = {name: median(times) for name, times in took.items()}
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
     print(f"a step of {PROMPTS} x {N} completions of up to {LONGEST} tokens: ours {seconds['ours']:.2f} s "
@@ -132,9 +129,10 @@ def cpu(rounds=3, steps=4):
 def _updates(rank, world, rounds):
     tokenizer = Tokenizer(TINY)
     prompts = [tokenizer.chat(SOLVER_SYSTEM, "What is 17 + 25 - 8?")]
-    trainer = Trainer(load(TINY), GRPOConfig(), LR)
+    reference = load(TINY)
+    trainer = Trainer(reference, GRPOConfig(), LR)
     rollouts = some_rollouts(prompts, 320)
-    return [trainer.step(rollouts)["update_seconds"] for _ in range(rounds + 1)][1:]
+    return [trainer.step(rollouts, reference)["update_seconds"] for _ in range(rounds + 1)][1:]
 
 
 def processes(turns=3, rounds=5):
@@ -148,109 +146,8 @@ def processes(turns=3, rounds=5):
             "ratio": round(median(took[1]) / median(took[2]), 2)}
 
 
-def peak(device, call):
-    """Most bytes allocated during a call beyond those before it; 0 on the CPU, where nobody counts."""
-    gc.collect()
-    if device.type == "cpu":
-        call()
-        return 0
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device)
-    call()
-    wait(device)
-    return torch.cuda.max_memory_allocated(device) - before
-
-
-def head(config, device, tokens):
-    """Forward and backward of head and logprob of `tokens` tokens in bf16 -> peak bytes more, seconds."""
-    hidden = torch.randn(tokens, config.width, device=device, dtype=torch.bfloat16).requires_grad_()
-    weight = torch.randn(config.vocab_size, config.width, device=device, dtype=torch.bfloat16).mul_(0.02).requires_grad_()
-    target = torch.randint(config.vocab_size, (tokens,), device=device)
-
-    def both():
-        linear_logprob(hidden, weight, target)[0].sum().backward()
-        hidden.grad = weight.grad = None
-    return peak(device, both), medians({"head": both}, device)["head"]
-
-
-def liger(config, device, rows, length):
-    """Seconds of the same update by transformers with Liger's fused GRPO loss: forward, reference, backward, AdamW; fp32
-    weights under autocast, gradient checkpointing."""
-    import transformers
-    from liger_kernel.chunked_loss import LigerFusedLinearGRPOLoss
-    hf = transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**{k: v for k, v in config.raw.items() if k != "model_type"}))
-    model = hf.to(device)
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
-    loss_of = LigerFusedLinearGRPOLoss(beta=0.01, use_ref_model=True, chunk_size=1)
-    tokens = torch.randint(config.vocab_size, (rows, length), device=device)
-    advantages, mask = torch.randn(rows, device=device), torch.ones(rows, length - 1, device=device)
-
-    def update():
-        with torch.autocast("cuda", torch.bfloat16):
-            with torch.no_grad():
-                reference = model.model(tokens[:, :-1]).last_hidden_state
-            hidden = model.model(tokens[:, :-1]).last_hidden_state
-            weight = model.lm_head.weight.to(torch.bfloat16)
-            loss, _ = loss_of(hidden, weight, tokens[:, 1:], mask, advantages, ref_input=reference, ref_weight=weight.detach())
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-    return medians({"liger": update}, device, rounds=3)["liger"]
-
-
-def gpu():
-    """All of `ours`, then the same update by transformers + Liger."""
-    device, length, rows = torch.device("cuda"), 2048, 16
-    dist.init_process_group("nccl", store=dist.HashStore(), rank=0, world_size=1)
-    result = {"device": torch.cuda.get_device_name(), **ours(QWEN3_4B, device, length, rows)}
-    result["peak_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 1)
-    gc.collect()
-    torch.cuda.empty_cache()
-    result["liger_seconds"] = round(liger(ModelConfig.from_dict(QWEN3_4B), device, 4, length) * rows / 4, 2)
-    result["ratio_liger"] = round(result["liger_seconds"] / result["update_seconds"], 2)
-    dist.destroy_process_group()
-    return result
-
-
-def ours(shape, device, length, rows, head_tokens=32_768, pages_gb=30.0, longest=1000):
-    """Head and logprob; the update's share of the bf16 matmul rate; a whole step of either role with pages for 200 rows."""
-    config = ModelConfig.from_dict(shape)
-    bytes_of_head, seconds_of_head = head(config, device, head_tokens)
-    result = {"head_peak_gb": round(bytes_of_head / 1e9, 2), "head_seconds": float(f"{seconds_of_head:.3g}")}
-    print(result, flush=True)
-    with torch.device(device):
-        model = Transformer(config).to(torch.bfloat16)
-    compiled = device.type == "cuda"  # on a CPU it takes a minute, and tests/test_grpo.py has it
-    cfg = GRPOConfig(token_budget=4 * length, activation_checkpointing=True, compile_blocks=compiled, reshard=True)
-    trainer = Trainer(model, cfg, lr=1e-6)
-    del model
-    rollouts = [Rollout([1] * 8, torch.randint(config.vocab_size, (length - 8,)).tolist(), (-1.0)**i) for i in range(rows)]
-    rate = matmul_rate(device, compute_dtype(device), 8192 if device.type == "cuda" else 512) / 1e12
-    steps = [trainer.step(rollouts) for _ in range(4)][1:]
-    result |= {"update_share": round(median(s["update_tflops"] for s in steps) / rate, 3),
-               "update_seconds": round(median(s["update_seconds"] for s in steps), 2)}
-    print(result, flush=True)
-
-    tokenizer = Tokenizer(TINY)
-    with torch.device(device):
-        sampler = Sampler(Transformer(config).to(torch.bfloat16), tokenizer, 256, kv_gb=pages_gb)
-    for role in ("challenger", "solver"):
-        copy_weights(trainer.policy.model, sampler.model)
-        start = time.perf_counter()
-        groups = sampler.generate([[1] * 100] * 40, n=5, max_tokens=longest, seed=0)
-        drawn = [Rollout([1] * 100, c.tokens, (-1.0)**i, c.full_logprobs) for i, c in enumerate(c for g in groups for c in g)]
-        trainer.step(drawn)
-        result[f"{role}_step_seconds"] = round(time.perf_counter() - start, 1)
-    print(result, flush=True)
-    return result
-
-
 if __name__ == "__main__":
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", nargs="?", choices=["cpu", "processes", "gpu"], default="cpu")
-    print(json.dumps({"cpu": cpu, "processes": processes, "gpu": gpu}[parser.parse_args().part]()))
+    parser.add_argument("part", nargs="?", choices=["cpu", "processes"], default="cpu")
+    print(json.dumps({"cpu": cpu, "processes": processes}[parser.parse_args().part]()))

@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +13,21 @@ if not torch.cuda.is_available():
 
 torch.set_num_threads(1)  # the tests are small, and threads that spin on a busy machine cost more than they give
 sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from kernels import triton
+
+
+def why_not_triton():
+    """Why the Triton kernels cannot run here; None if they can."""
+    if triton is None:
+        return "Triton is not installed (it exists for Linux only)"
+    old, new = (tuple(map(int, x.__version__.split(".")[:2])) for x in (triton, np))
+    if os.environ.get("TRITON_INTERPRET") == "1" and old < (3, 7) and new >= (2, 4):
+        return f"the interpreter of Triton {triton.__version__} does not take NumPy {np.__version__}; NumPy 2.3 it takes"
+    return None
+
+
+needs_triton = pytest.mark.skipif(why_not_triton() is not None, reason=str(why_not_triton()))
 
 
 @pytest.fixture

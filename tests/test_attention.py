@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from conftest import needs_triton
 
 import kernels
 from kernels import attention as module
 from kernels.attention import paged_attention_plain
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-needs_triton = pytest.mark.skipif(kernels.triton is None, reason="Triton is not installed (it exists for Linux only)")
 CASES = [  # page size, heads, key/value heads, head width, contexts
     (16, 4, 4, 64, [1, 15, 16, 17, 300]),
     (16, 8, 1, 128, [4097, 2, 64]),

@@ -1,5 +1,4 @@
-"""The benchmark's parts run through at a tiny size on the CPU, the GPU's kernels in the interpreter; no time is
-judged."""
+"""The benchmark's parts run through at a tiny size; no time is judged."""
 
 import sys
 
@@ -8,14 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-import kernels
 from model import Tokenizer, load
 from sample import Sampler
 
 CPU = torch.device("cpu")
 SHAPE = dict(model_type="qwen3", vocab_size=200, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
              head_dim=16, num_key_value_heads=2, intermediate_size=48, tie_word_embeddings=True, rope_theta=1e6)
-needs_triton = pytest.mark.skipif(kernels.triton is None, reason="Triton is not installed (it exists for Linux only)")
 
 
 def test_cpu(tiny):
@@ -32,7 +29,7 @@ def test_growth_leaves_out_what_does_not_fit(tiny):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_memory():
     """The pages are the memory: what else a run takes is within 5 %."""
-    result = bench.memory(CPU, rows=16, positions=512)
+    result = bench.memory(CPU, rows=64, positions=128)
     assert 0.95 < result["ratio"] < 1.05
 
 
@@ -56,20 +53,3 @@ def test_flops_of_a_matmul_only_model():
     matrices = 2 * (32 * (64 + 2 * 32) + 64 * 32) + 2 * 3 * 32 * 48 + 200 * 32
     assert config.forward_flops(1, 0, 1) == 2 * matrices
     assert config.forward_flops(1, 10, 1) - 2 * matrices == 2 * 2 * 2 * 4 * 16 * 10  # layers, q k and p v, + and *
-
-
-def test_gpu_parts():
-    bandwidth = bench.copy_rate(CPU, 2**16)
-    result = bench.steps(SHAPE, CPU, torch.float32, bandwidth, sizes=(1, 3), context=20, rounds=1)
-    assert [step["ms"] > 0 for step in result.values()] == [True, True]
-    result = bench.generation(SHAPE, CPU, torch.float32, bandwidth, questions=3, n=2, prompt=5, max_rows=4, kv_gb=0.01,
-                              peer={"num_blocks": 16, "max_batch_tokens": 64}, middle=6, cap=12)
-    assert result["rows"] == 6 and result["steps"] >= 12 and result["ratio"] > 0
-
-
-@needs_triton
-def test_gpu_kernels():
-    result = bench.draws(CPU, torch.float32, 1e9, R=2, V=300, rounds=1)
-    assert result["ms"]["plain"] > 0
-    result = bench.attention(CPU, torch.float32, 1e9, A=2, context=40, H=4, K=2, C=16, rounds=1)
-    assert result["ms"] > 0

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from conftest import needs_triton
 
-import kernels
 from kernels import draw as module
-from kernels.draw import draw, draw_plain, invert, philox_uniform, truncate
+from kernels.draw import draw, draw_nucleus, draw_plain, invert, nucleus, philox_uniform, truncate
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-needs_triton = pytest.mark.skipif(kernels.triton is None, reason="Triton is not installed (it exists for Linux only)")
+LARGE = 151_936 if DEVICE == "cuda" else 50_257  # the interpreter takes as long as the tokens are many
 
 
 def keys(R, device="cpu"):
@@ -60,14 +60,15 @@ def reference(logits, temperature=1.0, top_k=0, top_p=1.0):
 @pytest.mark.parametrize("params", PARAMS)
 @pytest.mark.parametrize("V", [7, 512, 50_257, 151_936])
 def test_draws_follow_the_distribution(V, params):
-    """Chi-square of 1e5 draws, and the logprob is that distribution's. Over the large vocabularies 4 rows are drawn
-    from 25,000 times each, in the way that `draw_plain` does once; tokens expected less than 10 times count
-    together."""
+    """Chi-square of 1e5 draws, and the logprob is that distribution's. Over 512 tokens `draw` draws, whose top-p does
+    not sort. Over the large vocabularies 4 rows are drawn from 25,000 times each, in the way that `draw_plain` does
+    once; tokens expected less than 10 times count together."""
     logits, R = some_logits(V), 100_000
     row_R, zero_R = torch.arange(R), torch.zeros(R, dtype=torch.int64)
     p = reference(logits, **params)
     if V <= 512:
-        token_R, logprob_R, *_ = draw_plain(logits.expand(R, -1), 11, row_R, zero_R, **params)
+        function = draw_plain if V == 7 else draw
+        token_R, logprob_R, *_ = function(logits.expand(R, -1), 11, row_R, zero_R, **params)
     else:
         token_R, logprob_R, *_ = draw_plain(logits.expand(4, -1), 11, row_R[:4], zero_R[:4], **params)
         kept = truncate(logits[None] / params.get("temperature", 1), params.get("top_k", 0), params.get("top_p", 1.0))
@@ -92,6 +93,36 @@ def test_ties_at_the_threshold_all_stay():
     assert kept.tolist() == [[True, True, True, False]]
 
 
+def rows_of_all_kinds(R, V, seed):
+    """From flat to peaked, rounded to bf16 so that many tie, a third of the tokens out; then rows without an end: a
+    NaN, a +inf, nothing but -inf; all tokens alike; one token alone."""
+    logits = torch.randn(R, V, generator=torch.Generator().manual_seed(seed)) * torch.logspace(-2, 1, R)[:, None]
+    logits[::3] = logits[::3].bfloat16().float()
+    logits[1::4, ::3] = -torch.inf
+    logits[0, V // 2], logits[1, 0], logits[2], logits[3] = torch.nan, torch.inf, -torch.inf, 1.5
+    logits[4, :-1] = -torch.inf
+    return logits
+
+
+@pytest.mark.parametrize("V, R, seeds", [(7, 500, 4), (573, 400, 4), (49_152, 16, 1)])
+def test_the_packed_nucleus_is_what_truncate_keeps(V, R, seeds):
+    """The same tokens stay, and a draw from them gives the same token, logprobs and entropy as from the sorted whole."""
+    for seed in range(seeds):
+        logits, row = rows_of_all_kinds(R, V, seed), keys(R)
+        for top_p in (1e-9, 0.3, 0.7, 0.9, 0.99, 0.99999):
+            kept_RC, token_RC = nucleus(logits, top_p)
+            packed_RV = torch.full_like(logits, -torch.inf)
+            r, c = (kept_RC > -torch.inf).nonzero().T
+            packed_RV[r, token_RC[r, c]] = kept_RC[r, c]
+            whole_RV = truncate(logits, 0, top_p)
+            assert packed_RV[3:].equal(whole_RV[3:]) and packed_RV[0].isinf().all()
+            for params in ({}, {"temperature": 0.7}, {"top_k": 20}):
+                params = {"temperature": 1.0, "top_k": 0, "top_p": top_p, "entropy": True} | params
+                expected, got = draw_plain(logits, seed, *row, **params), draw_nucleus(logits, seed, *row, **params)
+                assert got.token[3:].equal(expected.token[3:])
+                assert all(torch.allclose(x[3:], y[3:], atol=1e-6) for x, y in zip(got[1:], expected[1:]))
+
+
 def test_greedy_and_its_logprob():
     logits = torch.randn(5, 50)
     token, logprob, *_ = draw(logits, 0, *keys(5), temperature=0)
@@ -110,11 +141,11 @@ def test_a_row_draws_the_same_in_any_batch():
 @needs_triton
 @pytest.mark.parametrize("V, dtype", [
     (1, torch.float32), (7, torch.float32), (512, torch.bfloat16), (572, torch.float32), (4096, torch.float16),
-    (4097, torch.float32), pytest.param(151_936, torch.bfloat16, marks=pytest.mark.slow)])
+    (4097, torch.float32), pytest.param(LARGE, torch.bfloat16, marks=pytest.mark.slow)])
 def test_kernel_equals_twin(V, dtype):
     """Every drawn token's share of the CDF is within 1e-5 of the draw's uniform. That is the twin's token, except for
     draws at a boundary, which are counted. Logprobs and entropy agree. (All that depends on the dtype is the load.)"""
-    R = 8 if V < 10_000 else 3
+    R = 4 if V < 10_000 else 3  # the interpreter takes its time for each row
     logits = (torch.randn(R, V, generator=torch.Generator().manual_seed(V)) * 3).to(dtype).to(DEVICE)
     logits[0, V // 2:] = logits[0, 0]  # many ties
     if V > 8:
@@ -144,7 +175,7 @@ def test_kernel_equals_twin(V, dtype):
     assert at_boundary <= 0.05 * draws
 
 
-@pytest.mark.parametrize("name", ["draw_plain", pytest.param("draw_triton", marks=needs_triton)])
+@pytest.mark.parametrize("name", ["draw", "draw_plain", pytest.param("draw_triton", marks=needs_triton)])
 @pytest.mark.parametrize("params", [{}, {"top_k": 3}, {"top_p": 0.5}, {"top_k": 40, "top_p": 0.9}, {"temperature": 0}])
 def test_bad_rows_give_nan_and_leave_the_others_alone(name, params):
     """A NaN, a +inf, and nothing but -inf."""

@@ -1,11 +1,21 @@
 """The run folder: what it claims, what it appends, and what it forgets of an interrupted try."""
 
 import json
+import os
+import shutil
+from collections import namedtuple
+from dataclasses import replace
 
 import pytest
+import torch
+from safetensors.torch import load_file
+from test_rzero import small
 
-from common import read_lines
-from folder import RunFolder, claim, columns
+import folder as folder_module
+from common import read_json, read_lines
+from folder import RunFolder, checkpoints_kept, claim, columns, disk_needed
+from run import Run
+from rzero import PRESETS, Config, evolve
 
 
 def rows(*steps):
@@ -39,6 +49,66 @@ def test_a_claim_names_the_setting_that_differs(tmp_path):
     assert json.loads((tmp_path / "run" / "config.json").read_text()) == {"seed": 0, "rows": 2}
     with pytest.raises(ValueError, match=r"holds a run with other settings \(seed: 0 there, 1 here\); choose another --out"):
         claim(tmp_path / "run", {"seed": 1, "rows": 2}, free=("rows",))
+
+
+def test_the_disk_decides_how_many_checkpoints_are_kept(tmp_path, monkeypatch):
+    """4 billion weights: 3 iterations are 6 folders of 16 GB and 1.6 GB of questions, a checkpoint is 48 GB, and one
+    more must fit while it is written. In bf16 four of the folders have 8 GB, and what is rewritten stands beside."""
+    paper = PRESETS["paper"]
+    needed, checkpoint = disk_needed(paper, 4e9)
+    assert (round(needed / 1e9, 1), checkpoint) == (97.6, 48e9)
+    assert round(disk_needed(replace(paper, role_dtype="bf16"), 4e9)[0] / 1e9, 1) == 2 * 16 + 4 * 8 + 16 + 1.6
+    (tmp_path / "iter1").mkdir()
+    (tmp_path / "iter1" / "half").write_bytes(bytes(1000))
+    for free, keep in ((97.7, 0), (97.6 + 95, 0), (97.6 + 97, 1), (97.6 + 143, 1), (97.6 + 145, 2), (1000, 2)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: namedtuple("usage", "free")(free * 1e9))
+        kept, says = checkpoints_kept(paper, 4e9, tmp_path)
+        assert kept == keep and f"{keep or 'no'} checkpoints" in says and "\n" not in says
+    assert checkpoints_kept(replace(paper, checkpoint_every=0), 4e9, tmp_path)[0] == 0
+    missing = needed - 1001  # with the 1,000 bytes that are there: one too few
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: namedtuple("usage", "free")(missing))
+    with pytest.raises(OSError, match=r"must hold 97.6 GB of weights and questions, and its disk has room for 97.6"):
+        checkpoints_kept(paper, 4e9, tmp_path)
+    missing += 1
+    checkpoints_kept(paper, 4e9, tmp_path)
+
+
+def test_a_run_without_room_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: namedtuple("usage", "free")(1e6))
+    with pytest.raises(OSError, match="must hold 0.00[0-9]* GB of weights and questions"):
+        Run(small(tmp_path / "run", heldout=""))
+
+
+@pytest.mark.slow
+def test_older_role_folders_become_bf16_and_a_killed_rewriting_goes_on(tmp_path, monkeypatch):
+    """The run goes on for an iteration: each role's first folder is rewritten once its second is there, which stays fp32."""
+    cfg = small(tmp_path / "run", heldout="", challenger_steps=0, solver_steps=1, role_dtype="bf16")
+    evolve(Run(cfg))
+    folders = {(role, i): tmp_path / "run" / f"iter{i}" / role for role in ("challenger", "solver") for i in (1, 2)}
+    before = {role: load_file(folders[role, 1] / "model.safetensors") for role in ("challenger", "solver")}
+    assert {tensor.dtype for tensors in before.values() for tensor in tensors.values()} == {torch.float32}
+    real = os.replace
+
+    def killed(source, target):
+        if str(target).endswith("solver/model.safetensors"):
+            raise KeyboardInterrupt
+        real(source, target)
+
+    monkeypatch.setattr(folder_module.os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        evolve(Run(replace(cfg, iterations=2)))
+    monkeypatch.undo()
+    assert all(tensor.equal(load_file(folders["solver", 1] / "model.safetensors")[name])
+               for name, tensor in before["solver"].items())
+    evolve(Run(replace(cfg, iterations=2)))  # finds both folders of the second iteration; a third would rewrite it
+    RunFolder(tmp_path / "run", "base").shrink("solver", 2)
+    for role, tensors in before.items():
+        for i, dtype in ((1, torch.bfloat16), (2, torch.float32)):
+            got = load_file(folders[role, i] / "model.safetensors")
+            assert {tensor.dtype for tensor in got.values()} == {dtype}
+            assert read_json(folders[role, i] / "config.json")["dtype"] == str(dtype).removeprefix("torch.")
+            assert i == 2 or all(tensor.bfloat16().equal(got[name]) for name, tensor in tensors.items())
+    assert Config().role_dtype == "fp32"
 
 
 def test_columns():

@@ -1,16 +1,24 @@
 """GRPO's arithmetic by hand, its invariances, and a toy that it must learn."""
 
+import gc
 import math
 import shutil
+import weakref
+from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed as dist
 from processes import run_processes
+from torch.distributed.tensor import DTensor
 
+import batches
 import grpo
-from grpo import GRPOConfig, Rollout, copy_weights, group_advantages, grpo_loss, micro_batches
-from kernels.logprob import LinearLogprob
+from batches import Policy, Rollout, common_prefix, micro_batches
+from grpo import GRPOConfig, copy_weights, group_advantages, grpo_loss
+from kernels.logprob import LinearLogprob, linear_logprob_plain
 from model import Block, ModelConfig, Transformer
 from sample import Sampler
 
@@ -25,16 +33,20 @@ def small_model(seed=0, std=0.3, **changes):
 
 
 def Trainer(model, lr, **settings):
-    return grpo.Trainer(model, GRPOConfig(**settings), lr)
+    """A trainer whose reference is the model that it starts from."""
+    trainer = grpo.Trainer(model, GRPOConfig(**settings), lr)
+    trainer.step = partial(trainer.step, reference=model)
+    return trainer
 
 
-def some_rollouts(count=11, seed=0):
+def some_rollouts(count=11, seed=0, prefix=()):
+    """Rollouts of random lengths, whose prompts all begin with `prefix`."""
     g = torch.Generator().manual_seed(seed)
 
     def ids(low, high):
         return torch.randint(1, 40, (int(torch.randint(low, high, (1,), generator=g)),), generator=g).tolist()
 
-    return [Rollout(ids(1, 9), [*ids(1, 15), 0], float(torch.randn(1, generator=g))) for _ in range(count)]
+    return [Rollout([*prefix, *ids(1, 9)], [*ids(1, 15), 0], float(torch.randn(1, generator=g))) for _ in range(count)]
 
 
 def values(metrics):
@@ -132,6 +144,56 @@ def test_loss_and_gradient_equal_the_reference(kl_coef, low, high, dual, average
     assert (grads[0][1][~mask] == 0).all()
 
 
+def test_the_common_prefix_leaves_out_the_last_token_of_a_prompt():
+    assert common_prefix([Rollout([1, 2, 3], [4], 0.0), Rollout([1, 2, 5, 6], [4], 0.0)]) == 2
+    assert common_prefix([Rollout([1, 2, 3], [3, 4], 0.0)] * 2) == 2  # of equal prompts, all but the last
+    assert common_prefix([Rollout([1, 2], [4], 0.0), Rollout([1, 2, 5], [4], 0.0)]) == 1
+    assert common_prefix([Rollout([1], [2], 0.0)] * 2) == common_prefix([Rollout([1, 2], [3], 0.0), Rollout([2, 2], [3], 0.0)]) == 0
+
+
+def plain(batches):
+    """The same micro-batches, whose rows are computed whole: the specification."""
+    return [replace(batch, prefix=0) for batch in batches]
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("kv_heads", [2, 4])
+def test_a_shared_prefix_changes_nothing_in_fp64(monkeypatch, kv_heads, checkpointing):
+    """Logprobs, entropies and gradients against rows computed whole, within 1e-12; prompts of one text, and of a common
+    beginning; P from 1 to 30."""
+    monkeypatch.setattr(batches, "linear_logprob", linear_logprob_plain)
+    config = small_model(num_key_value_heads=kv_heads).config
+    policy = Policy(Transformer(config, grpo.trained_block(GRPOConfig(activation_checkpointing=checkpointing))).double())
+    for prefix, rollouts in ((1, some_rollouts(prefix=[3])), (30, some_rollouts(prefix=range(1, 31))),
+                             (7, [Rollout([5] * 8, r.completion, 0.0) for r in some_rollouts()])):
+        batch, = micro_batches(rollouts, 10**6, "cpu")
+        assert prefix <= batch.prefix < prefix + 3
+        results = []
+        for one in (batch, *plain([batch])):
+            policy.zero_grad()
+            logprobs, entropy = policy(one.tokens_BT, one.mask_BT, 0.7, one.prefix)
+            (logprobs * torch.arange(logprobs.numel()).view_as(logprobs).cos()).sum().backward()
+            results.append([logprobs, entropy, *(p.grad for p in policy.parameters())])
+        for got, expected in zip(*results, strict=True):
+            assert torch.allclose(got, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_step_with_a_shared_prefix_is_the_plain_step(monkeypatch):
+    """Weights after two steps within 1e-6, and the same metrics, in several micro-batches."""
+    results = []
+    for share in (True, False):
+        if not share:
+            monkeypatch.setattr(grpo, "micro_batches", lambda *args: plain(micro_batches(*args)))
+        trainer = Trainer(small_model(), lr=2e-4, token_budget=150, kl_coef=0.1)
+        rollouts = [some_rollouts(20, seed, prefix=range(1, 20)) for seed in (0, 1)]
+        assert micro_batches(rollouts[0], 150, "cpu")[0].prefix >= 19
+        results.append(([values(trainer.step(r, reference=small_model(9))) for r in rollouts], weights(trainer.policy)))
+    (metrics, got), (expected_metrics, expected) = results
+    assert (got - expected).abs().max() < 1e-6
+    for a, b in zip(metrics, expected_metrics):
+        assert a == pytest.approx(b, rel=1e-5, abs=1e-5)
+
+
 @pytest.mark.parametrize("average", ["token", "sequence"])
 @pytest.mark.parametrize("mini_batches", [1, 3])
 def test_micro_batches_change_nothing(average, mini_batches):
@@ -149,12 +211,16 @@ def test_micro_batches_change_nothing(average, mini_batches):
     assert (results[0][0] - weights(small_model())).abs().max() > 1e-4
 
 
-def test_micro_batches_hold_every_row_once_within_the_budget():
-    rollouts = some_rollouts(30)
-    batches = micro_batches(rollouts, 60, "cpu")
-    assert all(b.tokens_BT.numel() <= 60 or len(b.tokens_BT) == 1 for b in batches)
-    assert sum(len(b.tokens_BT) for b in batches) == 30
-    assert sum(int(b.mask_BT.sum()) for b in batches) == sum(len(r.completion) for r in rollouts)
+@pytest.mark.parametrize("prefix", [(), range(1, 21)])
+def test_micro_batches_hold_every_row_once_within_the_budget(prefix):
+    rollouts, size = some_rollouts(30, prefix=prefix), 60 + len(prefix)
+    found = micro_batches(rollouts, size, "cpu")
+    for batch in found:
+        B, T = batch.tokens_BT.shape
+        assert batch.prefix + B * (T - batch.prefix) <= size or B == 1
+    assert sum(len(b.tokens_BT) for b in found) == 30
+    assert sum(int(b.mask_BT.sum()) for b in found) == sum(len(r.completion) for r in rollouts)
+    assert len(found) <= 10  # as many without the prefix, which is computed once
 
 
 def test_the_stop_token_is_trained_and_the_prompt_is_not():
@@ -259,7 +325,8 @@ def test_entropy_is_the_mean_over_trained_tokens():
 
 def one_step(**how):
     trainer = Trainer(small_model(), lr=2e-4, kl_coef=0.1, mini_batches=2, token_budget=60, **how)
-    return trainer.step(some_rollouts(20)), weights(trainer.policy)
+    reference = small_model(seed=9)  # far away, so that the KL term's gradient is more than the options' rounding
+    return trainer.step(some_rollouts(20), reference=reference), weights(trainer.policy)
 
 
 @pytest.mark.parametrize("how", ["checkpointing", "compiled", "both", "fused"])
@@ -268,10 +335,27 @@ def test_engineering_options_change_nothing(monkeypatch, how):
     expected_metrics, expected = one_step()
     if how == "fused":
         pytest.importorskip("triton", reason="Triton is not installed (it exists for Linux only)")
-        monkeypatch.setattr(grpo, "linear_logprob", lambda *args: LinearLogprob.apply(*args, True))
+        monkeypatch.setattr(batches, "linear_logprob", lambda *args: LinearLogprob.apply(*args, True))
     metrics, got = one_step(activation_checkpointing=how in ("checkpointing", "both"), compile_blocks=how in ("compiled", "both"))
     assert (got - expected).abs().max() < 1e-6
     assert values(metrics) == pytest.approx(values(expected_metrics), rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_compiled_blocks_share_a_graph_over_layers_prefixes_and_sizes(monkeypatch, sharded):
+    """A graph for each layer, length or prefix would be compiled for ever anew. Without a prefix it is another graph. To Dynamo
+    the modules that FSDP shards are of another kind, whose sizes are symbols."""
+    if sharded:
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    graphs, compile = [], torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, **options: compile(
+        function, backend=lambda graph, _: graphs.append(graph) or graph.forward, **options))
+    trainer = Trainer(small_model(), lr=1e-3, compile_blocks=True, token_budget=200)
+    for seed, prefix, expected in ((0, range(1, 20), 1), (1, range(1, 8), 1), (2, range(1, 31), 1), (3, (), 2)):
+        trainer.step(some_rollouts(20, seed, prefix))
+        assert len(graphs) == expected < len(trainer.policy.model.layers) + 1
+    if sharded:
+        dist.destroy_process_group()
 
 
 def test_checkpointing_recomputes_blocks(monkeypatch):
@@ -284,6 +368,33 @@ def test_checkpointing_recomputes_blocks(monkeypatch):
         calls.clear()
         trainer.step(some_rollouts())
         assert len(calls) == expected
+
+
+@pytest.mark.parametrize("how", [{}, {"activation_checkpointing": True}, {"offload": "sampling"}])
+def test_a_finished_trainer_is_gone_at_once(how):
+    """Policy, weights, gradients and moments, with Python's collector switched off: nothing is in a reference cycle."""
+    gc.collect()
+    gc.disable()
+    try:
+        trainer = grpo.Trainer(small_model(), GRPOConfig(**how), 1e-3)
+        trainer.step(some_rollouts(), small_model())
+        gone = [weakref.ref(x) for x in (trainer.policy, trainer.optimizer, *trainer.policy.parameters())]
+        del trainer
+        assert {ref() is None for ref in gone} == {True}
+    finally:
+        gc.enable()
+
+
+def test_parked_weights_come_back():
+    """Steps between which weights and moments wait on the host, where their own memory holds nothing: the same bytes."""
+    unbroken, parked = (Trainer(small_model(), lr=1e-3) for _ in range(2))
+    for seed in range(3):
+        unbroken.step(some_rollouts(seed=seed))
+        parked.park()
+        assert {p.untyped_storage().nbytes() for p in parked.policy.parameters()} == {0}
+        parked.park()  # once more does nothing
+        parked.step(some_rollouts(seed=seed))
+    assert weights(parked.policy).equal(weights(unbroken.policy))
 
 
 def test_checkpoints(tmp_path):
@@ -348,24 +459,32 @@ def test_learns_to_say_seven():
 
 def _train(rank, world):
     """(weights, metrics) of each setting."""
-    return [_train_with(rank, *setting) for setting in (("token", 2), ("sequence", 1), ("token", 1))]
+    return [_train_with(rank, *setting) for setting in (
+        ("token", 2), ("sequence", 1), ("token", 1), ("token", 2, "sampling", range(1, 30)), ("token", 1, "true", [3]))]
 
 
-def _train_with(rank, average, mini_batches):
+def _train_with(rank, average, mini_batches, offload="false", prefix=()):
     trainer = Trainer(small_model(tie_word_embeddings=mini_batches > 1), lr=2e-4, token_budget=60, average=average,
-                      mini_batches=mini_batches, max_grad_norm=0.05, reshard=mini_batches > 1, kl_coef=0.1)
-    metrics = [trainer.step(some_rollouts(13, seed=s)) for s in (0, 1)]
+                      mini_batches=mini_batches, max_grad_norm=0.05, reshard=mini_batches > 1, kl_coef=0.1, offload=offload)
+    metrics = []
+    for seed in (0, 1):
+        if offload == "sampling":
+            trainer.park()
+        metrics.append(trainer.step(some_rollouts(13, seed, prefix)))
     copy = small_model(seed=5, tie_word_embeddings=mini_batches > 1)
     copy_weights(trainer.policy.model, copy)
     whole = trainer.gather()
     assert weights(whole).equal(weights(copy)) if rank == 0 else whole is None
+    storages = [(p.to_local() if isinstance(p, DTensor) else p).untyped_storage() for p in trainer.policy.parameters()]
+    trainer.close()
+    assert {storage.nbytes() for storage in storages} == {0}
     return weights(copy), metrics
 
 
 @pytest.mark.slow
 def test_processes_compute_what_one_does():
-    """Sharded by FSDP over two and four processes, which give gathered weights back or keep them for an update: the same weights
-    within 1e-6 after two steps, and the same metrics."""
+    """Sharded by FSDP over two and four processes, which give gathered weights back or keep them for an update, share a prefix,
+    and keep weights on the host, always or between steps: the same weights within 1e-6 after two steps, and the same metrics."""
     one, = run_processes(1, _train)
     for world in (2, 4):
         for of_process in run_processes(world, _train):

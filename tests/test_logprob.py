@@ -3,16 +3,15 @@ twin."""
 
 import pytest
 import torch
+from conftest import needs_triton
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-import kernels
 from kernels import logprob as module
 from kernels.logprob import LinearLogprob, linear_logprob, linear_logprob_plain
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-NEEDS_TRITON = pytest.mark.skipif(kernels.triton is None, reason="Triton is not installed (it exists for Linux only)")
-FUSED = [False, pytest.param(True, marks=NEEDS_TRITON)]
+FUSED = [False, pytest.param(True, marks=needs_triton)]
 SHAPES = [(1, 1, 3), (300, 7, 16), (129, 513, 8), (5, 4097, 8), (3, 50257, 4), (2, 151936, 4)]
 CASES = [(torch.float32, *s) for s in SHAPES] + [(d, *s) for d in (torch.bfloat16, torch.float16) for s in SHAPES[2:]]
 

@@ -208,11 +208,11 @@ def test_a_nan_stops_the_run_and_its_phase_goes_on_from_the_checkpoint(finished,
     write_heldout(out)
     trainers, real = [], plumbing.Trainer.step
 
-    def step(self, rollouts):
+    def step(self, rollouts, reference):
         trainers.append(weakref.ref(self))
         if len(trainers) == 3:
             rollouts[5].advantage = float("nan")
-        return real(self, rollouts)
+        return real(self, rollouts, reference)
 
     monkeypatch.setattr(plumbing.Trainer, "step", step)
     with pytest.raises(FloatingPointError, match=r"iteration 1, solver, step 2: the loss is nan .* number 5 ") as error:

@@ -2,12 +2,11 @@
 
 import pytest
 import torch
+from conftest import needs_triton
 
-import kernels
 from kernels.write import write_pages_plain, write_pages_triton
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-needs_triton = pytest.mark.skipif(kernels.triton is None, reason="Triton is not installed (it exists for Linux only)")
 CASES = [(7, 2, 64), (3, 8, 128), (5, 3, 32), (1, 1, 16), (9, 4, 96), (4, 2, 15)]
 
 
