@@ -4,8 +4,8 @@ The cache is cut into pages of a few positions. A row's block table lists its pa
 `block_table[p // page_size] * page_size + p % page_size`. Rows of one prompt share the full pages of the prompt.
 
 A row is one completion being decoded; a lane is the line of the batch's arrays and tensors that a running row occupies.
-When pages run out, the youngest row is preempted: it gives its pages back and waits. Later it goes on where it was, once
-the keys and values of its prompt and of its tokens so far are computed again, as those of a prompt are.
+When pages run out, the youngest row is preempted: it gives its pages back and waits. Later the keys and values of its
+prompt and of its tokens so far are computed again, like those of a prompt, and it goes on where it was.
 
 Shapes: A running rows, n pages of a row, N new tokens, B rows, T tokens, H query and K key/value heads, C width."""
 
@@ -196,7 +196,7 @@ class Scheduler:
             if need.sum() <= len(self.free_pages):
                 break
             if not self._evict_prefixes(self.waiting):
-                lane = self.running[-1]
+                lane = self.running[-1]  # the youngest row waits at the front, as a group of its own
                 group, row = self.occupant[lane]
                 self.waiting.appendleft(Group(group.prompt, [row], self.count[lane]))
                 preempted.append((lane, self.waiting[0]))

@@ -61,9 +61,10 @@ class Sampler:
     """Draws completions from one model. To sample from another role, copy that role's weights into `model`."""
 
     def __init__(self, model, tokenizer, max_rows=512, kv_gb=None, page_size=16):
-        """max_rows: the most rows decoded together. kv_gb: the most that the cache may take, in 10^9 bytes, beside 80 % of
-        the memory that is free when it is needed. page_size: positions of a page. The model is changed in
-        place: see `merge_projections`, and on CUDA `compile_blocks`. Raises ValueError if the model lacks ids of the tokenizer."""
+        """max_rows: the most rows decoded together. kv_gb: the most that the cache may take, in 10^9 bytes; it never
+        takes more than 80 % of the memory that is free when it is needed. page_size: positions of a page. The model is
+        changed in place: see `merge_projections`, and on CUDA `compile_blocks`. Raises ValueError if the model lacks
+        ids of the tokenizer."""
         V = model.config.vocab_size
         if tokenizer.vocab_size > V:
             raise ValueError(f"the tokenizer has {tokenizer.vocab_size} tokens, the model only {V}")
@@ -97,8 +98,8 @@ class Sampler:
         watch(i, j, tokens, ended): called as completion j of prompt i grows, with its tokens so far. keep(completion):
         called as one ends; what it returns is given back, and held, in its place. Under torch.distributed each process
         draws a share of the rows and gets all completions. The bar, `watch` and `keep` see the rows of their own
-        process. Raises ValueError for an empty prompt, a setting out of range or a cache too small
-        for one row, and FloatingPointError, naming the row, when the model gives NaN."""
+        process. Raises ValueError for an empty prompt, a setting out of range or a cache too small for one row, and
+        FloatingPointError, naming the row, when the model gives NaN."""
         limits = [max_tokens] * len(prompts) if isinstance(max_tokens, int) else list(max_tokens)
         check(prompts, n, limits, temperature, top_p, top_k)
         params = dict(temperature=temperature, top_p=top_p, top_k=top_k, seed=seed)
@@ -229,7 +230,7 @@ class Sampler:
         return completions
 
     def release(self):
-        """Gives the memory of the cache and the graphs back. The next `generate` takes it anew, of what is then free."""
+        """Gives the memory of cache and graphs back. The next `generate` takes it anew, of what is then free."""
         self.cache, self.logits_BV, self.graphs = None, None, {}
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
