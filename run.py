@@ -104,6 +104,7 @@ class Run:
         or from the phase's last checkpoint; after the last step its weights are saved."""
         cfg, checkpoints = self.cfg, self.folder.part(f"{role}.steps", iteration)
         choose_threads(self.sampler.model.config.width)
+        self.sampler.release()  # of the last part's cache, where the trainer is to live
         reference = self.weights(role, iteration - 1)
         trainer = self.trainer = Trainer(reference, cfg, lr, self.sampler.device)
         done = trainer.load_checkpoint(checkpoints)

@@ -394,6 +394,10 @@ def everything(names, file, small):
         print(f"{name}, {part['seconds']:.0f} s{', ' + part['failure'] if part['failure'] else ''}")
         for row in part["results"]:
             print(as_line(row))
+    rates = [row["value"] for name in ("decode", "transformers") for row in results.get(name, {"results": []})["results"]
+             if row["unit"] == "tokens/s"]
+    if len(rates) == 3:
+        print(f"the sampler's rate over transformers': {rates[0] / rates[2]:.2f}, again {rates[1] / rates[2]:.2f}")
     failed = sum(part["failure"] is not None for part in results.values())
     print(f"{failed} parts of {len(results)} failed; all of it is in {file}")
 

@@ -63,7 +63,7 @@ def medians(programs, device, rounds=5, repeat=1):
 def cpu(folder=ROOT / "tiny", questions=64, n=10, max_tokens=160, rounds=5):
     """64 held-out questions, 10 completions of each with natural stops; useful tokens are those up to each row's
     stop."""
-    import transformers  # which the other parts, and bench_gpu.py, do not need
+    import transformers  # here alone: it takes seconds, and the other parts and bench_gpu.py do not need it
 
     tokenizer, device = Tokenizer(folder), torch.device("cpu")
     asked = [question for question, *_ in read_questions(ROOT / "tiny" / "heldout.jsonl")]
@@ -105,7 +105,7 @@ def cpu(folder=ROOT / "tiny", questions=64, n=10, max_tokens=160, rounds=5):
 
 def real(rounds, **sizes):
     """`cpu` with a real model."""
-    from real_model import write_smollm2
+    from real_model import write_smollm2  # transformers again
 
     with TemporaryDirectory() as folder:
         write_smollm2(folder)

@@ -62,7 +62,7 @@ def model():
 
 def test_decoding_stays_on_the_device(launches):
     sampler = Sampler.__new__(Sampler)  # without graphs and streams, which need a driver
-    sampler.model, sampler.cache = model(), PagedCache(CONFIG, 9, 16, "cuda", torch.bfloat16)
+    sampler.model, sampler.cache = model(), PagedCache(CONFIG, 9, 16, torch.device("cuda"), torch.bfloat16)
     A, n = 5, 3
     ids = [torch.zeros(A, dtype=torch.int64, device="cuda") for _ in range(4)]
     logits_AV = sampler._forward(ids[0], ids[1], torch.zeros(A, n, dtype=torch.int32, device="cuda"))

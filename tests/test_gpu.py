@@ -1,7 +1,9 @@
 """The CUDA path: compiled kernels, graphs, bf16 over fp32 weights, memory given back. `pytest -m gpu` runs it on a card.
-Without one, the same tests are rehearsed on the CPU, in fp32, where nothing is compiled and nobody counts memory."""
+Without one, the same tests are rehearsed on the CPU, in fp32, where nothing is compiled, nobody counts memory, and a stand-in for
+CUDA's graphs computes again at each replay what was computed while it was captured."""
 
 import gc
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,8 +30,54 @@ pytestmark = pytest.mark.gpu
 needs_cuda = pytest.mark.skipif(not CUDA, reason="no CUDA device")
 
 
+class Graph:
+    """The stand-in for torch.cuda.CUDAGraph, and for a stream."""
+
+    captured = None  # the graph that is being captured
+
+    @classmethod
+    @contextmanager
+    def capture(cls, graph, pool, stream, capture_error_mode):
+        assert cls.captured is None and (pool is None or pool == "the pool")
+        cls.captured = graph
+        yield
+        cls.captured = None
+
+    def pool(self):
+        return "the pool"
+
+    def wait_stream(self, _):
+        pass
+
+
+@pytest.fixture(scope="module", autouse=True)
+def stand_ins():
+    forward = Sampler._forward
+
+    def forward_or_capture(*args):
+        if Graph.captured:
+            Graph.captured.replay = lambda: forward(*args)
+        return forward(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if not CUDA:
+            patch.setattr(Sampler, "_forward", forward_or_capture)
+            for name, value in (("CUDAGraph", Graph), ("graph", Graph.capture), ("stream", lambda _: nullcontext()),
+                                ("current_stream", Graph)):
+                patch.setattr(torch.cuda, name, value)
+        yield
+
+
 def tiny(dtype=DTYPE):
     return load(TINY, DEVICE, dtype)
+
+
+def make(model, tokenizer=TOKENIZER, **settings):
+    """The sampler as it is on CUDA."""
+    sampler = Sampler(model, tokenizer, 64, **settings)
+    if not CUDA:
+        sampler.use_graphs, sampler.burst, sampler.stream = True, 8, Graph()
+    return sampler
 
 
 def sample(sampler, prompts=PROMPTS, **how):
@@ -42,7 +90,7 @@ def rows_that_differ(got, expected):
 
 def rollouts(prompts):
     """Four rows of each prompt, drawn from the base model, with advantages of either sign."""
-    groups = Sampler(tiny(), TOKENIZER, 64).generate(prompts, n=4, max_tokens=64, seed=1)
+    groups = make(tiny()).generate(prompts, n=4, max_tokens=64, seed=1)
     rows = [(prompt, c) for prompt, group in zip(prompts, groups) for c in group]
     return [Rollout(prompt, c.tokens, 1.0 if i % 2 else -1.0, c.full_logprobs) for i, (prompt, c) in enumerate(rows)]
 
@@ -61,7 +109,7 @@ def test_sampled_logprobs_are_those_of_a_forward_pass():
     statistics hold. The same comparison in bf16 on a CPU gives a mean of 0.002, and 0.05 at the 99th percentile; a row at a
     wrong position, or one that reads a wrong page, gives a mean above 1."""
     model, off = tiny(), []
-    for prompt, group in zip(PROMPTS, Sampler(model, TOKENIZER, 64).generate(PROMPTS, n=4, max_tokens=64, seed=1)):
+    for prompt, group in zip(PROMPTS, make(model).generate(PROMPTS, n=4, max_tokens=64, seed=1)):
         ids = torch.tensor([[*prompt, *group[0].tokens]], device=DEVICE)
         with torch.no_grad():
             logprobs = model.logits(model(ids)).float().log_softmax(-1)[0, len(prompt) - 1:-1]
@@ -76,12 +124,11 @@ def test_graphs_draw_what_single_steps_do(how):
     """In fp32: graphs, bursts of 8, compiled blocks and preempted rows against the plain step, for 64 rows of 64 tokens.
     With noise of 1e-3 in all logits, a hundred times what the order of summation changes, 1 row of 64 differs (so on a CPU);
     were the preempted rows wrong, twenty would."""
-    plain = Sampler(tiny(torch.float32), ENDLESS, 64)
+    plain = make(tiny(torch.float32), ENDLESS)
     plain.use_graphs, plain.burst = False, 1
     expected, model = sample(plain, PROMPTS[:16], **how), tiny(torch.float32)
-    ample, pressed = Sampler(model, ENDLESS, 64), Sampler(model, ENDLESS, 64, kv_gb=0.002, page_size=4)
+    ample, pressed = make(model, ENDLESS), make(model, ENDLESS, kv_gb=0.002, page_size=4)
     for sampler in (ample, pressed):
-        sampler.burst = 8  # as on CUDA
         assert rows_that_differ(sample(sampler, PROMPTS[:16], **how), expected) <= 3
     assert not ample.preemptions and pressed.preemptions >= 10
 
@@ -90,19 +137,19 @@ def test_graphs_serve_another_role_and_a_cache_taken_anew():
     other = tiny(torch.float32)
     with torch.no_grad():
         other.norm.weight.mul_(0.5)
-    expected = sample(Sampler(other, TOKENIZER, 64))
-    sampler = Sampler(tiny(torch.float32), TOKENIZER, 64)
+    expected = sample(make(other))
+    sampler = make(tiny(torch.float32))
     first, graphs = sample(sampler), dict(sampler.graphs)
     copy_weights(other, sampler.model)
     second = sample(sampler)
-    assert second != first and all(sampler.graphs[size] is graph for size, graph in graphs.items())
+    assert second != first and graphs and all(sampler.graphs[size] is graph for size, graph in graphs.items())
     assert rows_that_differ(second, expected) <= 4
     sampler.release()
     assert rows_that_differ(sample(sampler), expected) <= 4
 
 
 def test_release_gives_all_memory_back():
-    sampler = Sampler(tiny(), TOKENIZER, 64)
+    sampler = make(tiny())
     sample(sampler)  # compiles, and makes workspaces that stay
     sampler.release()
     before = allocated()
@@ -118,16 +165,18 @@ def test_release_gives_all_memory_back():
 
 @pytest.fixture(scope="module")
 def one_process():
-    """The group that a run's single process makes; none on a CPU."""
-    start_processes()
+    """The group that a run's single process makes on CUDA, so that FSDP shards the weights; on a CPU one like it."""
+    if CUDA:
+        start_processes()
+    else:
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     yield
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    dist.destroy_process_group()
 
 
 def two_steps(settings, rows):
     """Two GRPO steps with these settings, with samples drawn after each -> (their metrics, bytes left at the end)."""
-    sampler, trainer = Sampler(tiny(), TOKENIZER, 64), Trainer(tiny(torch.float32), GRPOConfig(**settings), 1e-4, DEVICE)
+    sampler, trainer = make(tiny()), Trainer(tiny(torch.float32), GRPOConfig(**settings), 1e-4, DEVICE)
     before, metrics = whole(trainer.policy.model.norm.weight).clone(), []
     for _ in range(2):
         copy_weights(load(TINY), sampler.model)
