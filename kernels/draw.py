@@ -98,34 +98,39 @@ def truncate(scaled_RV, top_k, top_p):
 
 def nucleus(scaled_RV, top_p):
     """What `truncate` keeps by top-p, packed: logits [R, C] in the order of their tokens, -inf behind them, and tokens
-    [R, C]; C is as many as the largest row needs, or more. NaN rows keep nothing.
+    [R, C]; C is as many as the largest row keeps. NaN rows keep nothing.
 
     Among n tokens that weigh s together, those below (s - top_p) / n weigh less than s - top_p. The others therefore
     reach top_p, and hold all that stays. The bound is taken over the vocabulary, and twice more over what is left: then
     about twice the nucleus is left to be sorted. (NumPy sorts and finds ten times as fast as PyTorch.)"""
-    R, V = scaled_RV.shape
+    (R, V), scaled_RV = scaled_RV.shape, scaled_RV.contiguous()
     max_R1 = scaled_RV.amax(-1, keepdim=True)
     weight_RV = (scaled_RV - max_R1).exp_()
-    bound_R1 = weight_RV.sum(-1, keepdim=True) * ((1 - top_p) / V / 2)  # half of it, as fp32 sums are not exact
-    at_N = np.flatnonzero((weight_RV >= bound_R1).numpy())
-    row_N, logit_N = at_N // V, scaled_RV.numpy().reshape(-1)[at_N]
-    rest_R = weight_RV.reshape(-1).index_fill_(0, torch.from_numpy(at_N), 0).view(R, V).sum(-1).numpy()
-    prob_N = np.exp(logit_N.astype(np.float64) - max_R1.numpy()[row_N, 0])
-    prob_N /= (np.bincount(row_N, prob_N, R) + rest_R)[row_N]
+    sum_R1 = weight_RV.sum(-1, keepdim=True)
+    at_N = np.flatnonzero((weight_RV >= sum_R1 * ((1 - top_p) / 2 / V)).numpy())
+    logits, weights = scaled_RV.numpy().reshape(-1), weight_RV.numpy().reshape(-1)
     for _ in range(2):
-        bound_R = (np.bincount(row_N, prob_N, R) - top_p) / np.bincount(row_N, minlength=R).clip(1)
-        few_N = prob_N >= bound_R[row_N]
-        at_N, row_N, logit_N, prob_N = at_N[few_N], row_N[few_N], logit_N[few_N], prob_N[few_N]
-    count_R = np.bincount(row_N, minlength=R)
-    cells = row_N, np.arange(len(row_N)) - (count_R.cumsum() - count_R)[row_N]
-    shape = R, max(1, count_R.max())
-    prob_RC, kept_RC, token_RC = np.zeros(shape), np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int64)
-    prob_RC[cells], token_RC[cells] = prob_N, at_N - row_N * V
-    descending_RC = -np.sort(-prob_RC)
+        row_N, weight_N = at_N // V, weights[at_N]
+        spare_R = np.bincount(row_N, weight_N, R) - (top_p + 1e-6) * sum_R1.numpy()[:, 0]  # fp32 is off by less
+        at_N = at_N[weight_N >= (spare_R / np.bincount(row_N, minlength=R).clip(1))[row_N]]
+    row_N, logit_N = at_N // V, logits[at_N]
+    weights[at_N] = 0
+    prob_N = np.exp(logit_N.astype(np.float64) - max_R1.numpy()[row_N, 0])
+    prob_N /= (np.bincount(row_N, prob_N, R) + weight_RV.sum(-1).numpy())[row_N]
+    descending_RC = np.sort(pack(prob_N, row_N, R, 0))[:, ::-1]
     before_RC = descending_RC.cumsum(-1) - descending_RC
-    least_R = np.where(before_RC < top_p, descending_RC, np.inf).min(-1)
-    kept_RC[cells] = np.where(prob_N >= least_R[row_N], logit_N, -np.inf)
-    return torch.from_numpy(kept_RC), torch.from_numpy(token_RC)
+    least_R = descending_RC[np.arange(R), np.count_nonzero(before_RC < top_p, axis=1) - 1]
+    stays_N = prob_N >= least_R[row_N]
+    at_N, row_N, logit_N = at_N[stays_N], row_N[stays_N], logit_N[stays_N]
+    return (torch.from_numpy(pack(x_N, row_N, R, fill)) for x_N, fill in ((logit_N, -np.inf), (at_N % V, 0)))
+
+
+def pack(x_N, row_N, R, fill):
+    """Values in the order of their rows -> [R, C], `fill` behind each row's; C is 1 or the most that a row has."""
+    count_R1 = np.bincount(row_N, minlength=R)[:, None]
+    x_RC = np.full((R, max(1, count_R1.max())), fill, x_N.dtype)
+    x_RC[np.arange(x_RC.shape[1]) < count_R1] = x_N
+    return x_RC
 
 
 def philox_uniform(seed, key_R, position_R):
