@@ -256,10 +256,10 @@ def test_a_million_different_answers():
 def test_ordinary_pairs_are_quick():
     pairs = list(itertools.chain(*EQUAL.values(), *UNEQUAL.values()))
     assert statistics.median(seconds(same_answer, *pair) for pair in pairs) < 1e-3
-    start = time.perf_counter()
+    start = time.process_time()
     for question in range(2048):
         majority([rf"\frac{{{question}}}{{{k + 3}}}" for k in range(10)])
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 @settings(max_examples=400, deadline=None, derandomize=True, database=None)

@@ -93,6 +93,7 @@ def test_the_memory_of_sampling_is_within_a_tenth_of_the_allocators_peak(vocabul
     sampler = Sampler(model, bench_sample.no_stops(shape), prompts * n)
     held = sum(p.nbytes for p in model.parameters())
     measured = peak(held, sampler.generate, [[i] * prompt for i in range(prompts)], n, max_tokens=drawn)
+    measured += sampler.cache.keys.nbytes + sampler.cache.values.nbytes  # on a CPU NumPy's, which PyTorch does not count
     parts = sampling_memory(model.config, prompts * n, prompt + drawn, 1e12, 0, torch.float32, plain=True)
     planned = held + sum(parts.values())
     assert abs(planned / measured - 1) < 0.1, (measured, planned)
