@@ -44,17 +44,19 @@ class MicroBatch:
 def common_prefix(rows):
     """P of these rollouts. Each prompt's last token is left out: it predicts the completion's first."""
     prompts = [row.prompt for row in rows]
-    return min(len(os.path.commonprefix(prompts)), min(map(len, prompts)) - 1)
+    return min(len(os.path.commonprefix(prompts)), min(map(len, prompts)) - 1)  # commonprefix takes any lists
 
 
 def micro_batches(rollouts, token_budget, device, rank=0, world=1):
-    """This process's micro-batches, right-padded, each of at most token_budget tokens, padding included, or one row.
-    Rollouts are taken longest first, in rounds of as many as fit the budgets of all processes, and the rows of a round
-    go to the processes in turn. So all processes have the same number of micro-batches, as FSDP's collectives need, and
-    about the same work. A process without a row in the last round gets one in which no token is trained."""
+    """This process's micro-batches, right-padded: at most token_budget tokens, padding included and the common prefix
+    counted once, and at most twice as many if each row had it, as its keys and values have; or one row. Rollouts are
+    taken longest first, in rounds of as many as fit the budgets of all processes, and the rows of a round go to the
+    processes in turn. So all processes have the same number of micro-batches, as FSDP's collectives need, and about the
+    same work. A process without a row in the last round gets one in which no token is trained."""
     rows, batches, prefix = sorted(rollouts, key=len, reverse=True), [], common_prefix(rollouts)
     while rows:
-        count = max(1, (token_budget - prefix) // (len(rows[0]) - prefix)) * world
+        longest = len(rows[0])
+        count = max(1, min((token_budget - prefix) // (longest - prefix), 2 * token_budget // longest)) * world
         mine = rows[:count][rank::world]
         batch = pad(mine or rows[:1], device)
         if not mine:
@@ -69,17 +71,15 @@ def pad(rows, device):
     def padded(values_of, dtype):
         values_BT = np.zeros((len(rows), max(map(len, rows))), dtype)
         for line_T, row in zip(values_BT, rows):
-            line_T[len(row.prompt):len(row)] = values_of(row)
-        return values_BT
+            values = values_of(row)
+            line_T[len(row) - len(values):len(row)] = values  # they end where the row ends
+        return torch.from_numpy(values_BT).to(device)
 
-    tokens_BT = padded(lambda row: row.completion, np.int64)
-    for line_T, row in zip(tokens_BT, rows):
-        line_T[:len(row.prompt)] = row.prompt
     known = all(row.logprobs is not None for row in rows)
-    arrays = (tokens_BT, padded(lambda row: True, np.bool_), np.array([row.advantage for row in rows], np.float32))
-    tokens_BT, mask_BT, advantage_B = (torch.from_numpy(array).to(device) for array in arrays)
-    sampler_BT = torch.from_numpy(padded(lambda row: row.logprobs, np.float32)).to(device) if known else None
-    return MicroBatch(tokens_BT, mask_BT, advantage_B, common_prefix(rows), sampler_BT)
+    return MicroBatch(padded(lambda row: [*row.prompt, *row.completion], np.int64),
+                      padded(lambda row: [True] * len(row.completion), np.bool_),
+                      torch.tensor([row.advantage for row in rows], dtype=torch.float32, device=device),
+                      common_prefix(rows), padded(lambda row: row.logprobs, np.float32) if known else None)
 
 
 class SharedPrefix:
@@ -113,7 +113,8 @@ class Policy(nn.Module):
         B, T = tokens_BT.shape
         mask_Bt, target_Bt = mask_BT[:, prefix + 1:], tokens_BT[:, prefix + 1:]
         if prefix:
-            position_L = torch.cat((torch.arange(prefix), torch.arange(prefix, T - 1).repeat(B))).to(tokens_BT.device)
+            position_T = torch.arange(T - 1, device=tokens_BT.device)
+            position_L = torch.cat((position_T[:prefix], position_T[prefix:].repeat(B)))
             line_L = torch.cat((tokens_BT[0, :prefix], tokens_BT[:, prefix:-1].flatten()))
             hidden_LD = self.model(line_L[None], position_L[None], SharedPrefix(prefix, B))[0]
             hidden_BtD = hidden_LD[prefix:].unflatten(0, (B, -1))

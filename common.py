@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 
 os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # read as CUDA starts: memory in fewer pieces
+DTYPES = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def write_whole(path, text):
@@ -115,21 +116,22 @@ def start_processes(alone=True):
     dist.init_process_group(backend, timeout=timedelta(hours=12), **group)
 
 
-THREADS = torch.get_num_threads()  # that PyTorch takes by itself
+THREADS = torch.get_num_threads()  # PyTorch's default
 
 
 def choose_threads(width):
-    """Takes as many threads as multiply matrices of this width fastest now: all of them, half, and so on. Beside
+    """Takes as many threads as multiply matrices of about this width fastest now: all of them, half, and so on. Beside
     another busy program two threads on two cores wait for one another, and are slower than one. OMP_NUM_THREADS, where
     it is set (torchrun sets it for several processes), is left alone. On two cores this takes 0.3 s."""
     if torch.cuda.is_available() or "OMP_NUM_THREADS" in os.environ or THREADS == 1:
         return
     counts, before = [THREADS >> i for i in range(THREADS.bit_length())], torch.get_num_threads()
-    rows, matrix, done, took = torch.ones(256, width), torch.ones(width, 4 * width), Counter(), Counter()
+    width, done, took = min(width, 512), Counter(), Counter()
+    rows, matrix = torch.ones(256, width), torch.ones(width, 4 * width)
     for n in counts * 4:
         torch.set_num_threads(n)
         start = time.perf_counter()
-        while time.perf_counter() < start + 0.04:  # longer than a program has a core before another gets it
+        while time.perf_counter() < start + 0.04:  # longer than the scheduler's time slice
             rows @ matrix
             done[n] += 1
         took[n] += time.perf_counter() - start
@@ -148,6 +150,20 @@ def barrier():
     """Waits until all processes are here, so that what rank 0 wrote before is there for all."""
     if dist.is_initialized():
         dist.barrier()
+
+
+def from_rank_0(value):
+    """Rank 0's value, for all processes."""
+    values = [value]
+    if dist.is_initialized():
+        dist.broadcast_object_list(values)
+    return values[0]
+
+
+def compiled(function, **options):
+    """torch.compile of a function for any sizes."""
+    torch._dynamo.config.recompile_limit = 64  # fp32 and bf16, one row or many, with gradients and without
+    return torch.compile(function, dynamic=True, **options)
 
 
 def this_device():

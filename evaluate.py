@@ -81,14 +81,15 @@ def ask(sampler, task, questions, *, samples, max_tokens, seed, progress=None, k
     sampling = dict(n=n, temperature=1.0, seed=seed) if samples else dict(temperature=0)
     prompts = [sampler.tokenizer.chat(task.solver_system, q.question) for q in questions]
 
-    def row(i, j, tokens, finished):
+    def row(i, j, c):
         q = questions[i]
-        return graded({"question": i, "sample": j, "text": sampler.tokenizer.decode(tokens), "tokens": len(tokens),
-                       "finished": finished, "gold": q.answer, "grading": q.grading, "options": list(q.options)}, task)
+        text = sampler.tokenizer.decode(c.tokens)
+        return graded({"question": i, "sample": j, "text": text, "tokens": len(c.tokens), "finished": c.finished,
+                       "gold": q.answer, "grading": q.grading, "options": list(q.options)}, task)
 
     if keep is None:
-        groups = sampler.generate(prompts, max_tokens=max_tokens, progress=progress, **sampling)
-        return [row(i, j, c.tokens, c.finished) for i, group in enumerate(groups) for j, c in enumerate(group)]
+        groups = sampler.generate(prompts, max_tokens=max_tokens, progress=progress, keep=row, **sampling)
+        return [row for group in groups for row in group]
 
     (rank, world), parts, verdicts = rank_and_world(), PartFiles(keep), Counter()
     held = parts.rows()
@@ -98,16 +99,15 @@ def ask(sampler, task, questions, *, samples, max_tokens, seed, progress=None, k
     pause = 0.1 if sys.stderr.isatty() else 30  # seconds; in a log file each state of the bar is a line
     with parts.open(rank) as part, tqdm(desc=f"{keep.stem:<14}", total=len(questions), initial=done, unit="question",
                                         mininterval=pause, disable=rank > 0) as bar:
-        def watch(i, j, tokens, ended):
-            if ended:
-                new = row(asked[i], j, tokens, tokens[-1] in sampler.tokenizer.stop_ids)
-                part.write(json.dumps(new) + "\n")
-                verdicts[new["right"]] += 1
-                bar.set_postfix_str(f"{percent(verdicts[True] / verdicts.total())} % right", refresh=False)
-                # The bar assumes that the other processes are as far.
-                bar.update(done + min(len(asked), verdicts.total() * world // n) - bar.n)
+        def write(i, j, completion):
+            new = row(asked[i], j, completion)
+            part.write(json.dumps(new) + "\n")
+            verdicts[new["right"]] += 1
+            bar.set_postfix_str(f"{percent(verdicts[True] / verdicts.total())} % right", refresh=False)
+            # The bar assumes that the other processes are as far.
+            bar.update(done + min(len(asked), verdicts.total() * world // n) - bar.n)
 
-        sampler.generate([prompts[i] for i in asked], max_tokens=max_tokens, watch=watch, **sampling)
+        sampler.generate([prompts[i] for i in asked], max_tokens=max_tokens, keep=write, **sampling)
         bar.update(len(questions) - bar.n)
     barrier()
     if rank == 0:

@@ -20,6 +20,7 @@ import shutil
 import time
 import warnings
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -33,7 +34,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 
 from batches import Policy, common_prefix, micro_batches, pad
-from common import barrier, compute_dtype, rank_and_world, require_least, require_one_of
+from common import barrier, compiled, compute_dtype, rank_and_world, require_least, require_one_of
 from model import Block, Transformer
 
 
@@ -57,7 +58,7 @@ class GRPOConfig:
     token_budget: int = 2048  # tokens of a micro-batch, padding included; changes speed and memory only
     activation_checkpointing: bool = False  # keep only each block's input for backward; changes speed and memory only
     compile_blocks: bool = False  # run the trained blocks through torch.compile; changes speed and memory only
-    offload: str = "false"  # keep weights and moments on the host: `true`, or while `sampling`; speed and memory only
+    offload: str = "false"  # the training state is on the host: `true`, or while `sampling`; speed and memory only
     reshard: bool = False  # free gathered weights after each use, for large models; changes speed and memory only
 
     def check(self):
@@ -141,14 +142,15 @@ def copy_weights(source, target):
         q.copy_(whole(p.to(q.dtype) if isinstance(p, DTensor) else p))
 
 
-def trained_block(cfg):
+@cache  # torch.compile would compile the class of each phase anew
+def trained_block(compile_blocks, activation_checkpointing):
     """The class of the blocks that a `Trainer` trains. It is a class because a block that kept its own compiled method
     would be a reference cycle, whose memory waits for Python's collector."""
-    forward = torch.compile(Block.forward, dynamic=True) if cfg.compile_blocks else Block.forward
+    forward = compiled(Block.forward) if compile_blocks else Block.forward
 
     class TrainedBlock(Block):
         def forward(self, *inputs):
-            if cfg.activation_checkpointing:  # there is no dropout whose random state would have to be kept
+            if activation_checkpointing:  # there is no dropout whose random state would have to be kept
                 return checkpoint(forward, self, *inputs, use_reentrant=False, preserve_rng_state=False)
             return forward(self, *inputs)
 
@@ -175,8 +177,9 @@ class Trainer:
     def _shard(self, source):
         """The `Policy`, with an fp32 copy of the source's weights, sharded over the processes when there are any. It is
         built on meta, so no process ever holds more than its shard and one whole tensor."""
+        block = trained_block(self.cfg.compile_blocks, self.cfg.activation_checkpointing)
         with torch.device("meta"):
-            policy = Policy(Transformer(source.config, trained_block(self.cfg)))
+            policy = Policy(Transformer(source.config, block))
         on_host = self.cfg.offload == "true"
         if dist.is_initialized():
             mesh = init_device_mesh(self.device.type, (self.world,))
@@ -329,7 +332,9 @@ class Trainer:
         return f"{len(found)} of {len(rollouts)} rollouts: number {numbers}" if found else "no rollout alone"
 
     def gather(self):
-        """The trained `Transformer`, fp32 and on the CPU, for rank 0; None for the others. All processes call it."""
+        """The trained `Transformer`, fp32 and on the CPU, for rank 0; None for the others. All processes call it. On a
+        CPU it may share the trainer's memory: save it before `close`."""
+        self.unpark()
         parameters = ((name, whole(p.detach())) for name, p in self.policy.model.named_parameters())
         state = {name: p.cpu() for name, p in parameters if self.rank == 0}
         if self.rank:
@@ -342,6 +347,7 @@ class Trainer:
     def save_checkpoint(self, folder, step, keep=2):
         """Writes weights and moments to folder/step<step>, each process its shard, and removes all but the newest
         `keep`. It appears whole or not at all. Several machines must share the folder's file system."""
+        self.unpark()
         path = Path(folder) / f"step{step:06d}"
         unfinished = path.with_name(path.name + ".partial")
         if self.rank == 0:

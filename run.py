@@ -16,7 +16,7 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 from batches import Rollout
-from common import barrier, choose_threads, rank_and_world, read_lines
+from common import DTYPES, barrier, choose_threads, from_rank_0, rank_and_world, read_lines
 from evaluate import held_out
 from folder import RunFolder, checkpoints_kept, claim, percent
 from grpo import Trainer, copy_weights, group_advantages
@@ -51,20 +51,16 @@ class Run:
             raise ValueError(f"--labels truth needs a task whose answers can be computed, which {cfg.task} is not")
         self.heldout = read_questions(cfg.heldout) if cfg.heldout else []
         base = resolve(cfg.model)
-        dtype = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16}[cfg.sampler_dtype]
-        self.sampler = Sampler.load(base, dtype, max_rows=cfg.max_rows, kv_gb=cfg.kv_gb or None)
+        self.sampler = Sampler.load(base, DTYPES[cfg.sampler_dtype], max_rows=cfg.max_rows, kv_gb=cfg.kv_gb or None)
         self.tokenizer = self.sampler.tokenizer
         self.challenger_prompt_ids = self.tokenizer.chat(*self.task.challenger_prompt)
         self.folder = RunFolder(cfg.out, base)
         self.rank, _ = rank_and_world()
-        kept = [None]
+        checkpoints = None
         if self.rank == 0:
             claim(self.folder.path, asdict(cfg), MAY_CHANGE)
-            *kept, says = checkpoints_kept(cfg, self.sampler.model.config.parameters(), self.folder.path)
-            print(says, flush=True)
-        if dist.is_initialized():  # saving is done by all processes, so one look at the disk decides for all
-            dist.broadcast_object_list(kept)
-        self.keep, = kept  # checkpoints within a phase
+            checkpoints = checkpoints_kept(cfg, self.sampler.model.config.parameters(), self.folder.path)
+        self.checkpoints_kept = from_rank_0(checkpoints)  # all processes save, so one look at the disk decides for all
         self.trainer = None  # of the phase that is going on
         self.spent = Counter()  # seconds in each use of the sampler, and tokens drawn, since the step began
 
@@ -80,8 +76,6 @@ class Run:
 
     def play(self, weights):
         """Gives the sampler's model a role's weights -> the model."""
-        if self.trainer and weights is self.trainer.policy.model:
-            self.trainer.unpark()
         copy_weights(weights, self.sampler.model)
         return self.sampler.model
 
@@ -94,7 +88,7 @@ class Run:
             self.trainer.park()
         groups = self.sampler.generate(prompts, n=n, max_tokens=max_tokens, temperature=cfg.temperature,
                                        top_p=cfg.top_p, seed=draw_seed(cfg.seed, *key), progress=label,
-                                       keep=lambda completion: (len(completion.tokens), keep(completion)))
+                                       keep=lambda i, j, completion: (len(completion.tokens), keep(completion)))
         self.spent[f"{label}_seconds"] += time.perf_counter() - start
         self.spent["tokens"] += sum(tokens for group in groups for tokens, _ in group)
         return [[kept for _, kept in group] for group in groups]
@@ -112,12 +106,12 @@ class Run:
         bar = tqdm(range(done, steps), initial=done, total=steps, desc=f"iteration {iteration}, {role}", unit=" steps",
                    disable=self.rank > 0)
         for index in bar:
-            step = Step(self, trainer, reference, role, iteration, index)
+            step = Step(self, reference, role, iteration, index)
             yield step
             bar.set_postfix_str("reward {reward:.3f}, p {share:.2f}, {completion_tokens:.0f} tokens each, "
                                 "{tokens_per_second:,.0f} tokens/s".format(**step.metrics))
-            if self.keep and (index + 1) % cfg.checkpoint_every == 0 and index + 1 < steps:
-                trainer.save_checkpoint(checkpoints, index + 1, self.keep)
+            if self.checkpoints_kept and (index + 1) % cfg.checkpoint_every == 0 and index + 1 < steps:
+                trainer.save_checkpoint(checkpoints, index + 1, self.checkpoints_kept)
         model = trainer.gather()
         if self.rank == 0:
             save(model, self.folder.weights_folder(role, iteration), self.tokenizer)
@@ -193,12 +187,19 @@ class Run:
 
 
 class Step:
-    """One GRPO step of a phase. index: from 0. key: of its draws, with the seed. policy: the model being trained."""
+    """One GRPO step of a phase. index: from 0. key: of its draws, with the seed. reference: the weights at the
+    phase's start, on the CPU."""
 
-    def __init__(self, run, trainer, reference, role, iteration, index):
-        self.run, self.trainer, self.policy, self.reference = run, trainer, trainer.policy.model, reference
+    def __init__(self, run, reference, role, iteration, index):
+        self.run, self.reference = run, reference
         self.role, self.iteration, self.index, self.key = role, iteration, index, (iteration, role, index)
         self.start, run.spent = time.perf_counter(), Counter()
+
+    @property
+    def policy(self):
+        """The model being trained, on its device."""
+        self.run.trainer.unpark()
+        return self.run.trainer.policy.model
 
     def learn(self, prompts, completions, rewards_GN, **metrics):
         """Trains on one completion for each of G * N prompts, in the order of the groups, and logs the step. metrics:
@@ -208,7 +209,8 @@ class Step:
                     for prompt, c, a in zip(prompts, completions, advantages_GN.flatten().tolist(), strict=True)]
         self.run.sampler.release()
         try:
-            update = self.trainer.step(rollouts, self.run.play(self.reference))
+            reference = self.run.play(self.reference) if self.run.cfg.kl_coef else None
+            update = self.run.trainer.step(rollouts, reference)
         except FloatingPointError as error:
             raise FloatingPointError(
                 f"iteration {self.iteration}, {self.role}, step {self.index + 1}: {error} (in the order of the "

@@ -28,7 +28,7 @@ from typing import NamedTuple
 import numpy as np
 import torch.distributed as dist
 
-from common import parse_settings, require_least, require_one_of, start_processes
+from common import DTYPES, parse_settings, require_least, require_one_of, start_processes
 from grpo import GRPOConfig
 from run import NoQuestions, Run
 from tasks.similarity import average_linkage, bleu_distances
@@ -199,9 +199,9 @@ class Config(GRPOConfig):
     top_p: float = 0.99  # nucleus of every draw in training
     max_question_tokens: int = 96  # longest completion of the Challenger
     max_answer_tokens: int = 160  # longest completion of the Solver
-    sampler_dtype: str = "auto"  # that the sampler computes in: `fp32`, `bf16`, or `auto`, which is bf16 on CUDA alone
+    sampler_dtype: str = "auto"  # of sampler and reference: `fp32`, `bf16`, or `auto`, which is bf16 on CUDA alone
     max_rows: int = 512  # completions decoded together; changes speed and memory only
-    kv_gb: float = 0.0  # most of the key/value cache, 10^9 bytes; 0: 80 % of free memory; changes speed and memory only
+    kv_gb: float = 0.0  # largest key/value cache, 10^9 bytes; 0: 80 % of free memory; changes speed and memory only
     checkpoint_every: int = 5  # steps between two checkpoints within a phase; 0 for none
     role_dtype: str = "fp32"  # of all role folders but each role's newest: `fp32`, or `bf16` on half the disk
 
@@ -221,7 +221,7 @@ class Config(GRPOConfig):
             raise ValueError(f"--top_p is {self.top_p}, but must be at most 1")
         require_one_of(self, ("majority", "truth"), "labels")
         require_one_of(self, ("fp32", "bf16"), "role_dtype")
-        require_one_of(self, ("auto", "fp32", "bf16"), "sampler_dtype")
+        require_one_of(self, DTYPES, "sampler_dtype")
 
 
 PRESETS = {

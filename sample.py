@@ -19,10 +19,10 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from common import compute_dtype, free_memory, rank_and_world, this_device
+from common import compiled, compute_dtype, free_memory, rank_and_world, this_device
 from kernels.draw import draw
 from model import Tokenizer, load
-from pages import NULL_PAGE, PagedCache, Scheduler, group_rows, prompt_key, shard
+from pages import MEMORY_SHARE, NULL_PAGE, PAGE_SIZE, PagedCache, Scheduler, group_rows, prompt_key, shard
 
 # Batch sizes of the CUDA graphs. A batch is padded to the next of them.
 GRAPH_SIZES = [1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, *range(256, 4097, 64)]
@@ -60,7 +60,7 @@ def generate_plain(model, tokenizer, prompt, n=1, max_tokens=256, temperature=1.
 class Sampler:
     """Draws completions from one model. To sample from another role, copy that role's weights into `model`."""
 
-    def __init__(self, model, tokenizer, max_rows=512, kv_gb=None, page_size=16):
+    def __init__(self, model, tokenizer, max_rows=512, kv_gb=None, page_size=PAGE_SIZE):
         """max_rows: the most rows decoded together. kv_gb: the most that the cache may take, in 10^9 bytes; it never
         takes more than 80 % of the memory that is free when it is needed. page_size: positions of a page. The model is
         changed in place: see `merge_projections`, and on CUDA `compile_blocks`. Raises ValueError if the model lacks
@@ -73,7 +73,7 @@ class Sampler:
         self.is_stop_V = torch.zeros(V, dtype=torch.bool, device=self.device)
         self.is_stop_V[list(tokenizer.stop_ids)] = True
         self.kv_bytes = kv_gb * 1e9 if kv_gb else np.inf
-        self.cache, self.logits_BV, self.graphs, self.graph_width = None, None, {}, 0
+        self.cache, self.wanted, self.logits_BV, self.graphs, self.graph_width = None, 0, None, {}, 0
         self.preemptions = 0  # of the last call, in this process
         self.use_graphs = self.device.type == "cuda"
         self.burst = 8 if self.use_graphs else 1  # decode steps between two syncs; in a sync the GPU is idle
@@ -95,10 +95,10 @@ class Sampler:
         """n completions of each prompt -> one list of n `Completion`s for each prompt. prompts: lists of token ids.
         max_tokens: the most tokens of a completion, with its stop token; one number, or one for each prompt.
         temperature 0 is greedy. progress: the label of a progress bar that counts tokens; no bar when not given.
-        watch(i, j, tokens, ended): called as completion j of prompt i grows, with its tokens so far. keep(completion):
-        called as one ends; what it returns is given back, and held, in its place. Under torch.distributed each process
-        draws a share of the rows and gets all completions. The bar, `watch` and `keep` see the rows of their own
-        process. Raises ValueError for an empty prompt, a setting out of range or a cache too small for one row, and
+        watch(i, j, tokens, ended): called as completion j of prompt i grows, with its tokens so far. keep(i, j,
+        completion): called as it ends; what it returns takes the completion's place. Under torch.distributed each
+        process draws a share of the rows and gets all completions. The bar, `watch` and `keep` see the rows of their
+        own process. Raises ValueError for an empty prompt, a setting out of range or a cache too small for one row, and
         FloatingPointError, naming the row, when the model gives NaN."""
         limits = [max_tokens] * len(prompts) if isinstance(max_tokens, int) else list(max_tokens)
         check(prompts, n, limits, temperature, top_p, top_k)
@@ -110,7 +110,8 @@ class Sampler:
                   delay=pause, bar_format="{desc}: {n_fmt} tokens, {rate_noinv_fmt}{postfix}", unit="",
                   unit_scale=True) as bar:
             watch_row = watch and (lambda row, *state: watch(*divmod(row, n), *state))
-            done = self._run(groups, params, bar, watch_row, keep or (lambda completion: completion))
+            keep_row = (lambda row, c: keep(*divmod(row, n), c)) if keep else lambda row, c: c
+            done = self._run(groups, params, bar, watch_row, keep_row)
         if world > 1:
             shares = [None] * world
             dist.all_gather_object(shares, done)
@@ -211,7 +212,7 @@ class Sampler:
                 if np.isnan(completion.logprobs[-1]):  # before `watch`, which must not see a row that NaN ended
                     self.release()  # the cache holds NaN, which masked attention would read
                     raise FloatingPointError(f"the model gave NaN for row {index}")
-                done[index] = keep(completion)
+                done[index] = keep(index, completion)
             scheduler.finish(ended)
         if watch:
             for lane, tokens, more in zip(running, rows.token[lane_A].cpu().numpy(), alive):
@@ -224,9 +225,10 @@ class Sampler:
         columns = (x[lane_E, :longest].cpu().numpy() for x in (rows.token[:, 1:], rows.logprob, rows.full_logprob))
         completions = []
         for lane, *line in zip(lanes, *columns):
-            tokens, *logprobs = (x[:scheduler.count[lane]].copy() for x in line)  # not a part of the others' memory
+            tokens, logprobs, full_logprobs = (  # copies, since a part of the batch would keep all of it
+                np.array(x[:scheduler.count[lane]], dtype) for x, dtype in zip(line, "iff"))
             finished = len(tokens) > 0 and int(tokens[-1]) in self.tokenizer.stop_ids
-            completions.append(Completion(tokens.astype(np.int32), logprobs[0], finished, logprobs[1]))
+            completions.append(Completion(tokens, logprobs, finished, full_logprobs))
         return completions
 
     def release(self):
@@ -239,16 +241,15 @@ class Sampler:
         """Makes or enlarges the cache for these rows, as far as memory allows -> its number of pages."""
         longest = max(group.last_position for group in groups) // self.page_size + 1
         want = 2 + lanes * (longest + 1)  # with the last page of each row's group, and the null page
-        have = self.cache.keys.shape[2] if self.cache else 0
-        page_bytes = PagedCache.bytes_of_page(self.model.config, self.page_size, self.dtype)
-        limit = min(self.kv_bytes, 0.8 * (free_memory(self.device) + have * page_bytes))
-        pages = min(want, int(limit / page_bytes))
-        if pages > have:
+        if self.cache is None or want > self.wanted:
             self.release()  # first: there may be no room for both, and the graphs know the old one's address
+            page_bytes = PagedCache.bytes_of_page(self.model.config, self.page_size, self.dtype)
+            pages = min(want, int(min(self.kv_bytes, MEMORY_SHARE * free_memory(self.device)) / page_bytes))
             self.cache = PagedCache(self.model.config, pages, self.page_size, self.device, self.dtype)
+            self.wanted = want
         if longest > self.graph_width:
             self.graphs, self.graph_width = {}, longest
-        return max(pages, have)
+        return self.cache.keys.shape[2]
 
     def _to_device(self, array):
         return torch.from_numpy(array).to(self.device)
@@ -330,11 +331,10 @@ def one_product(*linears):
 
 def compile_blocks(model, **options):
     """Compiles each block in place but for its attention and o_proj, which fuses norms, rotation and activation."""
-    torch._dynamo.config.recompile_limit = 64  # fp32 and bf16, one row or token and many, with gradients and without
     for block in model.layers:
-        block.input_layernorm.compile(dynamic=True, **options)
-        block.self_attn.project = torch.compile(block.self_attn.project, dynamic=True, **options)
-        block.feed_forward = torch.compile(block.feed_forward, dynamic=True, **options)
+        block.input_layernorm.forward = compiled(block.input_layernorm.forward, **options)
+        block.self_attn.project = compiled(block.self_attn.project, **options)
+        block.feed_forward = compiled(block.feed_forward, **options)
 
 
 def check(prompts, n, limits, temperature, top_p, top_k):

@@ -68,14 +68,12 @@ class Says:
     def __init__(self, said):
         self.said, self.calls = said, []
 
-    def generate(self, prompts, n=1, temperature=1.0, watch=None, **settings):
+    def generate(self, prompts, n=1, temperature=1.0, keep=None, **settings):
         self.calls.append({"prompts": prompts, "n": n, "temperature": temperature} | settings)
         groups = [[Completion(text, [], text[-1] in "}x") for text in self.said[p, int(temperature)]] for p in prompts]
-        for i, group in reversed([*enumerate(groups)] if watch else []):  # completions end in any order
-            for j, c in enumerate(group):
-                watch(i, j, c.tokens[:1], False)
-                watch(i, j, c.tokens, True)
-        return groups
+        kept = {(i, j): keep(i, j, c) for i, group in reversed([*enumerate(groups)])  # completions end in any order
+                for j, c in enumerate(group)}
+        return [[kept[i, j] for j in range(len(group))] for i, group in enumerate(groups)]
 
 
 SAID = {("one", 1): ["\\boxed{1}", "work\n\\boxed{1.0}", "1", "\\boxed{2}"], ("one", 0): ["no"],

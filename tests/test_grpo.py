@@ -163,7 +163,7 @@ def test_a_shared_prefix_changes_nothing_in_fp64(monkeypatch, kv_heads, checkpoi
     beginning; P from 1 to 30."""
     monkeypatch.setattr(batches, "linear_logprob", linear_logprob_plain)
     config = small_model(num_key_value_heads=kv_heads).config
-    policy = Policy(Transformer(config, grpo.trained_block(GRPOConfig(activation_checkpointing=checkpointing))).double())
+    policy = Policy(Transformer(config, grpo.trained_block(False, checkpointing)).double())
     for prefix, rollouts in ((1, some_rollouts(prefix=[3])), (30, some_rollouts(prefix=range(1, 31))),
                              (7, [Rollout([5] * 8, r.completion, 0.0) for r in some_rollouts()])):
         batch, = micro_batches(rollouts, 10**6, "cpu")
@@ -341,8 +341,16 @@ def test_engineering_options_change_nothing(monkeypatch, how):
     assert values(metrics) == pytest.approx(values(expected_metrics), rel=1e-5, abs=1e-5)
 
 
+@pytest.fixture
+def blocks_anew():
+    """The classes of trained blocks are made anew, from what a test puts in their place."""
+    grpo.trained_block.cache_clear()
+    yield
+    grpo.trained_block.cache_clear()
+
+
 @pytest.mark.parametrize("sharded", [False, True])
-def test_compiled_blocks_share_a_graph_over_layers_prefixes_and_sizes(monkeypatch, sharded):
+def test_compiled_blocks_share_a_graph_over_layers_prefixes_and_sizes(monkeypatch, blocks_anew, sharded):
     """A graph for each layer, length or prefix would be compiled for ever anew. Without a prefix it is another graph. To Dynamo
     the modules that FSDP shards are of another kind, whose sizes are symbols."""
     if sharded:
@@ -354,11 +362,14 @@ def test_compiled_blocks_share_a_graph_over_layers_prefixes_and_sizes(monkeypatc
     for seed, prefix, expected in ((0, range(1, 20), 1), (1, range(1, 8), 1), (3, (), 2)):
         trainer.step(some_rollouts(20, seed, prefix))
         assert len(graphs) == expected < len(trainer.policy.model.layers) + 1
+    trainer = Trainer(small_model(), lr=1e-3, compile_blocks=True, token_budget=200)  # of the next phase
+    trainer.step(some_rollouts(20, 0, range(1, 20)))
+    assert len(graphs) == 2
     if sharded:
         dist.destroy_process_group()
 
 
-def test_checkpointing_recomputes_blocks(monkeypatch):
+def test_checkpointing_recomputes_blocks(monkeypatch, blocks_anew):
     """With it, the forward of the two blocks runs once more in backward (policy: 2 x 2, reference: 2), else 2 + 2 times."""
     calls = []
     forward = Block.forward

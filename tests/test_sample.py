@@ -326,8 +326,8 @@ def test_merged_projections_are_the_models_own(family, tmp_path):
 def test_keep_is_what_is_given_back(model):
     sampler = Sampler(model, STOPS, 5)
     got = sampler.generate(PROMPTS, n=3, max_tokens=20, seed=4)
-    kept = sampler.generate(PROMPTS, n=3, max_tokens=20, seed=4, keep=lambda c: (sum(c.tokens), c.finished))
-    assert kept == [[(sum(c.tokens), c.finished) for c in group] for group in got]
+    kept = sampler.generate(PROMPTS, n=3, max_tokens=20, seed=4, keep=lambda i, j, c: (i, j, sum(c.tokens), c.finished))
+    assert kept == [[(i, j, sum(c.tokens), c.finished) for j, c in enumerate(group)] for i, group in enumerate(got)]
 
 
 def test_the_cache_is_given_back_and_taken_anew_in_the_size_that_is_needed(model):
