@@ -29,47 +29,35 @@ def draw(logits_RV, seed, key_R, position_R, temperature=1.0, top_k=0, top_p=1.0
     """Draws one token for each row -> `Draw`. logits_RV: any float type. seed: int below 2^63. key_R: int64, the row's
     key. position_R: int64, how many tokens the row drew before. top_k: keep the k likeliest (0: all). top_p: of these
     keep the fewest whose probabilities reach top_p. Tokens tied with the last one kept stay. temperature 0 takes the
-    likeliest token; its logprobs are then those of temperature 1 without truncation. A row with a NaN, a +inf
-    or only -inf gets the logprob NaN."""
-    fast = draw_plain if logits_RV.is_cuda or top_p == 1 or temperature == 0 else draw_nucleus
-    function = draw_triton if use_triton(logits_RV) else fast
-    return function(logits_RV, seed, key_R, position_R, temperature, top_k, top_p)
+    likeliest token; its logprobs are then those of temperature 1 without truncation. A row with a NaN, a +inf or only
+    -inf gets the logprob NaN."""
+    if use_triton(logits_RV):
+        return draw_triton(logits_RV, seed, key_R, position_R, temperature, top_k, top_p)
+    packed = not logits_RV.is_cuda and top_p < 1
+    return draw_plain(logits_RV, seed, key_R, position_R, temperature, top_k, top_p, packed)
 
 
-def draw_plain(logits_RV, seed, key_R, position_R, temperature=1.0, top_k=0, top_p=1.0):
-    """The plain twin of `draw`: the specification."""
+def draw_plain(logits_RV, seed, key_R, position_R, temperature=1.0, top_k=0, top_p=1.0, packed=False):
+    """The plain twin of `draw`; unpacked, the specification. packed: the same draws, by `nucleus`. It takes rows on a
+    CPU and top_p below 1. (Sorting the vocabulary on a CPU would take as long as the model.)"""
     if temperature == 0:
         logprob_RV = logits_RV.log_softmax(-1, dtype=torch.float64)  # in fp32 the CPU's is off by 1e-4 for large V
         token_R = logits_RV.argmax(-1)
         logprob_R = logprob_RV.gather(-1, token_R[:, None])[:, 0].float()
         return Draw(token_R, logprob_R, logprob_R)
     scaled_RV = logits_RV.float() * (1 / temperature)
-    kept_RV = truncate(scaled_RV, top_k, top_p)
-    token_R, logprob_R = pick(kept_RV, philox_uniform(seed, key_R, position_R))
-    full_logprob_R = logprob_R
+    kept_RC = truncate(scaled_RV, top_k, 1.0 if packed else top_p)
+    if packed:
+        kept_RC, token_RC = nucleus(kept_RC, top_p)
+    weight_RC = (kept_RC - kept_RC.amax(-1, keepdim=True)).exp()
+    # A parallel scan in fp32 may not be monotone: it could rise at a token of weight 0, which would then be drawn.
+    cdf_RC = weight_RC.cumsum(-1, dtype=torch.float64 if weight_RC.is_cuda else torch.float32)
+    index_R = invert(cdf_RC, philox_uniform(seed, key_R, position_R)[:, None])[:, 0]
+    token_R = token_RC.gather(-1, index_R[:, None])[:, 0] if packed else index_R
+    logprob_R = full_logprob_R = (weight_RC.gather(-1, index_R[:, None])[:, 0] / cdf_RC[:, -1]).log().float()
     if top_k or top_p < 1:
         full_logprob_R = scaled_RV.gather(-1, token_R[:, None])[:, 0] - scaled_RV.logsumexp(-1)
     return Draw(token_R, logprob_R, full_logprob_R)
-
-
-def draw_nucleus(logits_RV, seed, key_R, position_R, temperature, top_k, top_p):
-    """The draws of `draw_plain` with top-p on a CPU, where sorting the vocabulary would take as long as the model."""
-    scaled_RV = logits_RV.float() * (1 / temperature)
-    kept_RC, token_RC = nucleus(truncate(scaled_RV, top_k, 1.0), top_p)
-    column_R, logprob_R = pick(kept_RC, philox_uniform(seed, key_R, position_R))
-    token_R1 = token_RC.gather(-1, column_R[:, None])
-    full_logprob_R = scaled_RV.gather(-1, token_R1)[:, 0] - scaled_RV.logsumexp(-1)
-    return Draw(token_R1[:, 0], logprob_R, full_logprob_R)
-
-
-def pick(kept_RV, uniform_R):
-    """The indices that the uniforms fall on in the softmax of the rows, and their logprobs."""
-    weight_RV = (kept_RV - kept_RV.amax(-1, keepdim=True)).exp()
-    # A parallel scan in fp32 may not be monotone: it could rise at a token of weight 0, which would then be drawn.
-    cdf_RV = weight_RV.cumsum(-1, dtype=torch.float64 if weight_RV.is_cuda else torch.float32)
-    index_R = invert(cdf_RV, uniform_R[:, None])[:, 0]
-    logprob_R = (weight_RV.gather(-1, index_R[:, None])[:, 0] / cdf_RV[:, -1]).log().float()
-    return index_R, logprob_R
 
 
 def invert(cdf_RV, uniform_RS):

@@ -6,7 +6,7 @@ import torch
 from conftest import needs_triton
 
 from kernels import draw as module
-from kernels.draw import draw, draw_nucleus, draw_plain, invert, nucleus, philox_uniform, truncate
+from kernels.draw import draw, draw_plain, invert, nucleus, philox_uniform, truncate
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 LARGE = 151_936 if DEVICE == "cuda" else 50_257  # the interpreter takes as long as the tokens are many
@@ -118,7 +118,7 @@ def test_the_packed_nucleus_is_what_truncate_keeps(V, R, seeds):
             assert packed_RV[3:].equal(whole_RV[3:]) and packed_RV[0].isinf().all()
             for params in ({}, {"temperature": 0.7}, {"top_k": 20}):
                 params = {"temperature": 1.0, "top_k": 0, "top_p": top_p} | params
-                expected, got = draw_plain(logits, seed, *row, **params), draw_nucleus(logits, seed, *row, **params)
+                expected, got = (draw_plain(logits, seed, *row, **params, packed=packed) for packed in (False, True))
                 assert got.token[3:].equal(expected.token[3:])
                 assert all(torch.allclose(x[3:], y[3:], atol=1e-6) for x, y in zip(got[1:], expected[1:]))
 
