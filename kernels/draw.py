@@ -23,56 +23,41 @@ class Draw(NamedTuple):
     token: torch.Tensor  # [R] int64
     logprob: torch.Tensor  # [R] fp32, nats: after temperature, top-k and top-p, the distribution drawn from
     full_logprob: torch.Tensor  # [R] fp32, nats: after temperature alone
-    entropy: torch.Tensor | None  # [R] fp32, nats: of the distribution drawn from, when asked for
 
 
-def draw(logits_RV, seed, key_R, position_R, temperature=1.0, top_k=0, top_p=1.0, entropy=False):
+def draw(logits_RV, seed, key_R, position_R, temperature=1.0, top_k=0, top_p=1.0):
     """Draws one token for each row -> `Draw`. logits_RV: any float type. seed: int below 2^63. key_R: int64, the row's
     key. position_R: int64, how many tokens the row drew before. top_k: keep the k likeliest (0: all). top_p: of these
     keep the fewest whose probabilities reach top_p. Tokens tied with the last one kept stay. temperature 0 takes the
-    likeliest token; logprobs and entropy are then those of temperature 1 without truncation. A row with a NaN, a +inf
-    or only -inf gets the logprob NaN."""
-    fast = draw_plain if logits_RV.is_cuda or top_p == 1 or temperature == 0 else draw_nucleus
-    function = draw_triton if use_triton(logits_RV) else fast
-    return function(logits_RV, seed, key_R, position_R, temperature, top_k, top_p, entropy)
+    likeliest token; its logprobs are then those of temperature 1 without truncation. A row with a NaN, a +inf or only
+    -inf gets the logprob NaN."""
+    if use_triton(logits_RV):
+        return draw_triton(logits_RV, seed, key_R, position_R, temperature, top_k, top_p)
+    packed = not logits_RV.is_cuda and top_p < 1
+    return draw_plain(logits_RV, seed, key_R, position_R, temperature, top_k, top_p, packed)
 
 
-def draw_plain(logits_RV, seed, key_R, position_R, temperature=1.0, top_k=0, top_p=1.0, entropy=False):
-    """The plain twin of `draw`: the specification."""
+def draw_plain(logits_RV, seed, key_R, position_R, temperature=1.0, top_k=0, top_p=1.0, packed=False):
+    """The plain twin of `draw`; unpacked, the specification. packed: the same draws, by `nucleus`. It takes rows on a
+    CPU and top_p below 1. (Sorting the vocabulary on a CPU would take as long as the model.)"""
     if temperature == 0:
         logprob_RV = logits_RV.log_softmax(-1, dtype=torch.float64)  # in fp32 the CPU's is off by 1e-4 for large V
         token_R = logits_RV.argmax(-1)
         logprob_R = logprob_RV.gather(-1, token_R[:, None])[:, 0].float()
-        entropy_R = -(logprob_RV.exp() * logprob_RV.clamp_min(-1e30)).sum(-1).float() if entropy else None
-        return Draw(token_R, logprob_R, logprob_R, entropy_R)
+        return Draw(token_R, logprob_R, logprob_R)
     scaled_RV = logits_RV.float() * (1 / temperature)
-    kept_RV = truncate(scaled_RV, top_k, top_p)
-    token_R, logprob_R, entropy_R = pick(kept_RV, philox_uniform(seed, key_R, position_R), entropy)
-    full_logprob_R = logprob_R
+    kept_RC = truncate(scaled_RV, top_k, 1.0 if packed else top_p)
+    if packed:
+        kept_RC, token_RC = nucleus(kept_RC, top_p)
+    weight_RC = (kept_RC - kept_RC.amax(-1, keepdim=True)).exp()
+    # A parallel scan in fp32 may not be monotone: it could rise at a token of weight 0, which would then be drawn.
+    cdf_RC = weight_RC.cumsum(-1, dtype=torch.float64 if weight_RC.is_cuda else torch.float32)
+    index_R = invert(cdf_RC, philox_uniform(seed, key_R, position_R)[:, None])[:, 0]
+    token_R = token_RC.gather(-1, index_R[:, None])[:, 0] if packed else index_R
+    logprob_R = full_logprob_R = (weight_RC.gather(-1, index_R[:, None])[:, 0] / cdf_RC[:, -1]).log().float()
     if top_k or top_p < 1:
         full_logprob_R = scaled_RV.gather(-1, token_R[:, None])[:, 0] - scaled_RV.logsumexp(-1)
-    return Draw(token_R, logprob_R, full_logprob_R, entropy_R)
-
-
-def draw_nucleus(logits_RV, seed, key_R, position_R, temperature, top_k, top_p, entropy=False):
-    """The draws of `draw_plain` with top-p on a CPU, where sorting the vocabulary would take as long as the model."""
-    scaled_RV = logits_RV.float() * (1 / temperature)
-    kept_RC, token_RC = nucleus(truncate(scaled_RV, top_k, 1.0), top_p)
-    column_R, logprob_R, entropy_R = pick(kept_RC, philox_uniform(seed, key_R, position_R), entropy)
-    token_R1 = token_RC.gather(-1, column_R[:, None])
-    full_logprob_R = scaled_RV.gather(-1, token_R1)[:, 0] - scaled_RV.logsumexp(-1)
-    return Draw(token_R1[:, 0], logprob_R, full_logprob_R, entropy_R)
-
-
-def pick(kept_RV, uniform_R, entropy):
-    """The indices that the uniforms fall on in the softmax of the rows, their logprobs, and the entropies if asked."""
-    weight_RV = (kept_RV - kept_RV.amax(-1, keepdim=True)).exp()
-    # A parallel scan in fp32 may not be monotone: it could rise at a token of weight 0, which would then be drawn.
-    cdf_RV = weight_RV.cumsum(-1, dtype=torch.float64 if weight_RV.is_cuda else torch.float32)
-    index_R = invert(cdf_RV, uniform_R[:, None])[:, 0]
-    logprob_R = (weight_RV.gather(-1, index_R[:, None])[:, 0] / cdf_RV[:, -1]).log().float()
-    prob_RV = weight_RV / weight_RV.sum(-1, keepdim=True) if entropy else None
-    return index_R, logprob_R, -torch.xlogy(prob_RV, prob_RV).sum(-1) if entropy else None
+    return Draw(token_R, logprob_R, full_logprob_R)
 
 
 def invert(cdf_RV, uniform_RS):
@@ -148,23 +133,20 @@ def philox_uniform(seed, key_R, position_R):
 
 @jit
 def block_sums(logits, V, scale, floor, BLOCK: tl.constexpr, BLOCKS: tl.constexpr):
-    """Three numbers for each block of a row, in one read: over the logits x >= floor, the maximum, the sum of
-    exp(x - maximum), and that sum weighted by x - maximum (which the compiler drops where it is not used)."""
+    """Two numbers for each block of a row, in one read: over the logits x >= floor, the maximum, and the sum of
+    exp(x - maximum)."""
     offset = tl.arange(0, BLOCK)
     block = tl.arange(0, BLOCKS)
     block_max = tl.full([BLOCKS], float("-inf"), tl.float32)
     block_sum = tl.zeros([BLOCKS], tl.float32)
-    block_dot = tl.zeros([BLOCKS], tl.float32)
     for b in tl.range(0, tl.cdiv(V, BLOCK), num_stages=4):
         x = load_scaled(logits, b * BLOCK + offset, V, scale)
         x = tl.where(x < floor, float("-inf"), x)  # a NaN stays
         x_max = tl.max(x, 0)
-        below = x - tl.where(x_max == float("-inf"), 0.0, x_max)
-        weight = tl.exp(below)
+        weight = tl.exp(x - tl.where(x_max == float("-inf"), 0.0, x_max))
         block_max = tl.where(block == b, x_max, block_max)
         block_sum = tl.where(block == b, tl.sum(weight, 0), block_sum)
-        block_dot = tl.where(block == b, tl.sum(tl.where(weight > 0, weight * below, 0.0), 0), block_dot)
-    return block_max, block_sum, block_dot
+    return block_max, block_sum
 
 
 @jit
@@ -196,9 +178,9 @@ def threshold(logits, V, scale, row_max, floor, goal, COUNT: tl.constexpr, BLOCK
 
 
 @jit
-def draw_kernel(logits, tokens, logprobs, full_logprobs, entropies, row_keys, positions, seed, scale, top_k, top_p,
-                V, stride, GREEDY: tl.constexpr, TOP_K: tl.constexpr, TOP_P: tl.constexpr, ENTROPY: tl.constexpr,
-                BLOCK: tl.constexpr, BLOCKS: tl.constexpr):
+def draw_kernel(logits, tokens, logprobs, full_logprobs, row_keys, positions, seed, scale, top_k, top_p, V, stride,
+                GREEDY: tl.constexpr, TOP_K: tl.constexpr, TOP_P: tl.constexpr, BLOCK: tl.constexpr,
+                BLOCKS: tl.constexpr):
     """One program for each row. The CDF over the blocks' sums says which block the draw falls in, and that block alone
     is read again. Without truncation the row is read once."""
     r = tl.program_id(0).to(tl.int64)
@@ -206,17 +188,17 @@ def draw_kernel(logits, tokens, logprobs, full_logprobs, entropies, row_keys, po
     offset = tl.arange(0, BLOCK)
     block = tl.arange(0, BLOCKS)
     floor = float("-inf")
-    block_max, block_sum, block_dot = block_sums(logits, V, scale, floor, BLOCK, BLOCKS)
+    block_max, block_sum = block_sums(logits, V, scale, floor, BLOCK, BLOCKS)
     row_max = tl.max(block_max, 0)
     weight = block_sum * tl.exp(block_max - row_max)
     full_sum = tl.sum(weight, 0)
     if TOP_K:
         floor = threshold(logits, V, scale, row_max, floor, top_k, True, BLOCK)
-        block_max, block_sum, block_dot = block_sums(logits, V, scale, floor, BLOCK, BLOCKS)
+        block_max, block_sum = block_sums(logits, V, scale, floor, BLOCK, BLOCKS)
         weight = block_sum * tl.exp(block_max - row_max)
     if TOP_P:
         floor = threshold(logits, V, scale, row_max, floor, top_p * tl.sum(weight, 0), False, BLOCK)
-        block_max, block_sum, block_dot = block_sums(logits, V, scale, floor, BLOCK, BLOCKS)
+        block_max, block_sum = block_sums(logits, V, scale, floor, BLOCK, BLOCKS)
         weight = block_sum * tl.exp(block_max - row_max)
     row_sum = tl.sum(weight, 0)
 
@@ -244,24 +226,20 @@ def draw_kernel(logits, tokens, logprobs, full_logprobs, entropies, row_keys, po
     tl.store(tokens + r, tl.minimum(chosen * BLOCK + pick, V - 1).to(tl.int64))
     tl.store(logprobs + r, picked - row_max - tl.log(row_sum))
     tl.store(full_logprobs + r, picked - row_max - tl.log(full_sum))
-    if ENTROPY:
-        share = tl.exp(block_max - row_max)
-        dot = tl.where(block_sum > 0, share * (block_dot + (block_max - row_max) * block_sum), 0.0)
-        tl.store(entropies + r, tl.log(row_sum) - tl.sum(dot, 0) / row_sum)
 
 
-def draw_triton(logits_RV, seed, key_R, position_R, temperature=1.0, top_k=0, top_p=1.0, entropy=False):
+def draw_triton(logits_RV, seed, key_R, position_R, temperature=1.0, top_k=0, top_p=1.0):
     """The Triton version of `draw`. Without truncation it reads the logits once, and one block of each row again. Top-k
     and top-p find their threshold in ten to twenty further reads, without sorting."""
     R, V = logits_RV.shape
     logits_RV = logits_RV if logits_RV.stride(1) == 1 else logits_RV.contiguous()
     greedy = temperature == 0
     token_R = torch.empty(R, dtype=torch.int64, device=logits_RV.device)
-    logprob_R, full_logprob_R, entropy_R = torch.empty(3, R, dtype=torch.float32, device=logits_RV.device)
+    logprob_R, full_logprob_R = torch.empty(2, R, dtype=torch.float32, device=logits_RV.device)
     BLOCK = min(4096, triton.next_power_of_2(V))
     BLOCKS = triton.next_power_of_2(triton.cdiv(V, BLOCK))
-    draw_kernel[(R,)](logits_RV, token_R, logprob_R, full_logprob_R, entropy_R, key_R, position_R, seed,
+    draw_kernel[(R,)](logits_RV, token_R, logprob_R, full_logprob_R, key_R, position_R, seed,
                       1.0 if greedy else 1 / temperature, top_k, float(top_p), V, logits_RV.stride(0),
                       GREEDY=greedy, TOP_K=0 < top_k < V and not greedy, TOP_P=top_p < 1 and not greedy,
-                      ENTROPY=entropy, BLOCK=BLOCK, BLOCKS=BLOCKS, num_warps=8)
-    return Draw(token_R, logprob_R, full_logprob_R, entropy_R if entropy else None)
+                      BLOCK=BLOCK, BLOCKS=BLOCKS, num_warps=8)
+    return Draw(token_R, logprob_R, full_logprob_R)

@@ -19,12 +19,12 @@ POINTERS |= dict.fromkeys(("log_sums", "parts", "logprobs", "full_logprobs", "en
                            "grad_entropies"), "*fp32") | {"table": "*i32"}
 FLOATS = {"scale", "top_p"}
 DATA = {"logits", "q", "k", "v", "keys", "values", "out"}
-DRAW = dict(GREEDY=False, TOP_K=False, TOP_P=False, ENTROPY=False, BLOCK=4096, BLOCKS=64)
+DRAW = dict(GREEDY=False, TOP_K=False, TOP_P=False, BLOCK=4096, BLOCKS=64)
 ATTENTION = dict(HEADS=32, GROUP=4, SPLITS=1, LEAST=16, TILE=64, GROUP_PADDED=16, C_PADDED=128)
 CASES = [
     ("draw", "draw_kernel", "bf16", DRAW),
     ("draw", "draw_kernel", "bf16", DRAW | dict(TOP_P=True)),
-    ("draw", "draw_kernel", "fp32", DRAW | dict(TOP_K=True, TOP_P=True, ENTROPY=True)),
+    ("draw", "draw_kernel", "fp32", DRAW | dict(TOP_K=True, TOP_P=True)),
     ("draw", "draw_kernel", "bf16", DRAW | dict(GREEDY=True)),
     ("draw", "draw_kernel", "bf16", DRAW | dict(BLOCK=1024, BLOCKS=1)),  # the shape of tiny/, as below
     ("logprob", "reduce_kernel", "bf16", dict(BLOCK=4096)),
