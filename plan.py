@@ -109,7 +109,7 @@ def sampling_memory(config, rows, longest, free, most, dtype, plain):
     """What the sampler takes beside its weights -> {what: bytes}, the pages last: its share of the `free` bytes, but no
     more than `rows` of the `longest` tokens need, and than `most` (0: no bound)."""
     logits = logits_memory(config, rows, dtype, plain)
-    prompts = forward_memory(config, MAX_PREFILL_TOKENS, dtype.itemsize)
+    prompts = forward_memory(config, max(MAX_PREFILL_TOKENS, longest), dtype.itemsize)  # a preempted row's is one
     need = rows * (longest // PAGE + 2) * PagedCache.bytes_of_page(config, PAGE, dtype)
     return {"token rows": 16 * rows * longest,
             "weights and logits in use": max(logits, prompts) if plain else logits + prompts,  # a graph keeps its own
