@@ -221,7 +221,8 @@ def iteration_hours(cfg, config, machine):
             seconds.append(tokens[phase] / (rate or machine.devices * sampling_rate(
                 cfg, config, machine, parts["key/value pages"], max(question, answer))))
     again = cfg.activation_checkpointing and not flops_rate  # a measured rate does not count what is computed again
-    passes = 3 + (cfg.kl_coef > 0) + (cfg.mini_batches > 1) + again  # a backward is two
+    recomputed = cfg.mini_batches > 1 and cfg.old_logprobs == "recomputed"
+    passes = 3 + (cfg.kl_coef > 0) + recomputed + again  # a backward is two
     flops = passes * (proposals * config.forward_flops(question, question * (PROMPT + question / 2), question)
                       + answers * config.forward_flops(PROMPT + answer, (PROMPT + answer)**2 / 2, answer))
     steps = cfg.challenger_steps + cfg.solver_steps
