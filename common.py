@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 
 os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # read as CUDA starts: memory in fewer pieces
+DTYPES = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def write_whole(path, text):

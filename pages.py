@@ -21,6 +21,8 @@ from kernels.attention import paged_attention
 from kernels.write import write_pages
 from model import causal_attention
 
+PAGE_SIZE = 16  # positions of a page
+MEMORY_SHARE = 0.8  # of the free memory, the most that the cache takes
 MAX_PREFILL_TOKENS = 4096  # prompt tokens computed between two syncs: with more, the running rows wait long
 WATERMARK = 6  # pages left free for each running row: with fewer, rows are preempted often; with more, too few run
 NULL_PAGE = 0  # the page that padding is written to; it is never read
