@@ -15,17 +15,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common import Parser, compute_dtype, free_memory, parse_settings, read_json, read_lines, this_device
+from common import DTYPES, Parser, compute_dtype, free_memory, parse_settings, read_json, read_lines, this_device
 from folder import columns, disk_needed
 from kernels.logprob import chunk_tokens
 from model import Transformer, read_config, resolve
-from pages import MAX_PREFILL_TOKENS, PagedCache
+from pages import MAX_PREFILL_TOKENS, MEMORY_SHARE, PAGE_SIZE, PagedCache
 from rzero import PRESETS
 
 PROMPT = 200  # assumed tokens of a prompt
 MEAN = 0.3  # assumed length of the mean completion, as a share of the longest
 HOST_TB_S = 0.025  # assumed 10^12 bytes/s between host and device: what PCIe 4.0 x16 (0.032) leaves
-PAGE, SHARE = 16, 0.8  # positions of a page; the sampler's share of free memory
 
 
 @dataclass
@@ -58,7 +57,7 @@ def quickest(call, device, rounds=9):
 
 def sampler_dtype(cfg, machine):
     """The dtype that the sampler computes in."""
-    return {"auto": machine.dtype, "fp32": torch.float32, "bf16": torch.bfloat16}[cfg.sampler_dtype]
+    return DTYPES[cfg.sampler_dtype] or machine.dtype
 
 
 def logits_memory(config, tokens, dtype, plain):
@@ -109,11 +108,11 @@ def sampling_memory(config, rows, longest, free, most, dtype, plain):
     """What the sampler takes beside its weights -> {what: bytes}, the pages last: its share of the `free` bytes, but no
     more than `rows` of the `longest` tokens need, and than `most` (0: no bound)."""
     logits = logits_memory(config, rows, dtype, plain)
-    prompts = forward_memory(config, MAX_PREFILL_TOKENS, dtype.itemsize)
-    need = rows * (longest // PAGE + 2) * PagedCache.bytes_of_page(config, PAGE, dtype)
+    prompts = forward_memory(config, max(MAX_PREFILL_TOKENS, longest), dtype.itemsize)  # a preempted row's is one
+    need = rows * (longest // PAGE_SIZE + 2) * PagedCache.bytes_of_page(config, PAGE_SIZE, dtype)
     return {"token rows": 16 * rows * longest,
             "weights and logits in use": max(logits, prompts) if plain else logits + prompts,  # a graph keeps its own
-            "key/value pages": max(0, min(need, SHARE * free, most or need))}
+            "key/value pages": max(0, min(need, MEMORY_SHARE * free, most or need))}
 
 
 def longest_row(cfg):
@@ -221,7 +220,8 @@ def iteration_hours(cfg, config, machine):
             seconds.append(tokens[phase] / (rate or machine.devices * sampling_rate(
                 cfg, config, machine, parts["key/value pages"], max(question, answer))))
     again = cfg.activation_checkpointing and not flops_rate  # a measured rate does not count what is computed again
-    passes = 3 + (cfg.kl_coef > 0) + (cfg.mini_batches > 1) + again  # a backward is two
+    recomputed = cfg.mini_batches > 1 and cfg.old_logprobs == "recomputed"
+    passes = 3 + (cfg.kl_coef > 0) + recomputed + again  # a backward is two
     flops = passes * (proposals * config.forward_flops(question, question * (PROMPT + question / 2), question)
                       + answers * config.forward_flops(PROMPT + answer, (PROMPT + answer)**2 / 2, answer))
     steps = cfg.challenger_steps + cfg.solver_steps
