@@ -31,24 +31,25 @@ def claim(folder, settings, free=(), file="config.json"):
 
 
 def disk_needed(cfg, weights):
-    """(bytes that a run of a model with this many weights writes at most, bytes of a checkpoint)."""
+    """(about the bytes that a run of a model with this many weights writes, bytes of a checkpoint)."""
     older = 2 if cfg.role_dtype == "bf16" else 4  # bytes a weight, in all but the newest folder of each role
-    rewritten = 4 if older == 2 and cfg.iterations > 1 else 0  # what is replaced goes last
+    rewritten = 4 if older == 2 and cfg.iterations > 1 else 0  # the fp32 file is removed after its bf16 copy is whole
     questions = 4 * cfg.max_question_tokens * cfg.pool * cfg.pool_draws * cfg.iterations  # 4 bytes a token
     return (2 * (4 + older * (cfg.iterations - 1)) + rewritten) * weights + questions, 12 * weights
 
 
 def checkpoints_kept(cfg, weights, folder):
-    """(how many checkpoints of a phase there is room for, at most 2; a line that says what the disk must hold). What an
-    earlier try left in the folder counts as free. Raises OSError where there is no room for the weights."""
+    """How many checkpoints of a phase there is room for, at most 2; prints what the disk must hold. What an earlier try
+    left in the folder counts as free. Raises OSError where there is no room for the weights."""
     needed, checkpoint = disk_needed(cfg, weights)
     free = shutil.disk_usage(folder).free + sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    says = (f"{folder} will hold about {needed / 1e9:.3g} GB of weights and questions; its disk has room for "
+            f"{free / 1e9:.3g} GB")
     if free < needed:
-        raise OSError(f"{folder} must hold {needed / 1e9:.3g} GB of weights and questions, and its disk has room for "
-                      f"{free / 1e9:.3g}")
-    keep = max(0, min(2, int((free - needed) // checkpoint) - 1)) if cfg.checkpoint_every else 0  # one is being written
-    return keep, (f"{folder} will hold at most {needed / 1e9:.3g} GB of weights and questions, and within a phase "
-                  f"{keep or 'no'} checkpoints of {checkpoint / 1e9:.3g} GB; its disk has room for {free / 1e9:.3g} GB")
+        raise OSError(says)
+    keep = max(0, min(2, int((free - needed) // checkpoint) - 1)) if cfg.checkpoint_every else 0  # one is unfinished
+    print(f"{says}; within a phase {keep or 'no'} checkpoints of {checkpoint / 1e9:.3g} GB", flush=True)
+    return keep
 
 
 def refuse_other(folder, ours, theirs, free=(), what="a run"):
