@@ -252,7 +252,7 @@ def plan(cfg, machine):
         print(f"The host holds {host / 1e9:,.1f} GB for each device (--offload {cfg.offload}).")
     needed, checkpoint = disk_needed(cfg, config.parameters())
     print(f"On disk are about {needed / 1e9:.3g} GB of weights and questions"
-          + f", and up to three checkpoints of {checkpoint / 1e9:.3g}." * (cfg.checkpoint_every > 0))
+          + f", and up to three checkpoints of {checkpoint / 1e9:.3g}" * (cfg.checkpoint_every > 0) + ".")
     if any(reached(cfg)) or machine.tflops and machine.tb_s:
         tokens, steps, pool, updates = iteration_hours(cfg, config, machine)
         how = f"at the lengths and rates measured in {cfg.out}" if any(reached(cfg)) else (
