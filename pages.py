@@ -23,7 +23,7 @@ from model import causal_attention
 
 PAGE_SIZE = 16  # positions of a page
 MEMORY_SHARE = 0.8  # of the free memory, the most that the cache takes
-MAX_PREFILL_TOKENS = 4096  # prompt tokens computed between two syncs: with more, the running rows wait long
+MAX_PREFILL_TOKENS = 4096  # prefilled between two syncs, if of several groups: with more, the running rows wait long
 WATERMARK = 6  # pages left free for each running row: with fewer, rows are preempted often; with more, too few run
 NULL_PAGE = 0  # the page that padding is written to; it is never read
 

@@ -214,11 +214,11 @@ def iteration_hours(cfg, config, machine):
     answers = cfg.solver_steps * cfg.solver_prompts * cfg.solver_rollouts
     voted = question + cfg.answers * answer  # tokens of a question and its votes
     tokens = {"sampling": proposals * voted + answers * answer, "pool": cfg.pool * voted}
-    seconds = []
-    for phase, parts in memory(cfg, config, machine).items():
-        if phase in tokens:
-            seconds.append(tokens[phase] / (rate or machine.devices * sampling_rate(
-                cfg, config, machine, parts["key/value pages"], max(question, answer))))
+    phases, seconds = memory(cfg, config, machine), []
+    for phase, drawn in tokens.items():
+        pages = phases[phase]["key/value pages"]
+        seconds.append(drawn / (rate or machine.devices * sampling_rate(cfg, config, machine, pages,
+                                                                        max(question, answer))))
     again = cfg.activation_checkpointing and not flops_rate  # a measured rate does not count what is computed again
     recomputed = cfg.mini_batches > 1 and cfg.old_logprobs == "recomputed"
     passes = 3 + (cfg.kl_coef > 0) + recomputed + again  # a backward is two
@@ -253,9 +253,10 @@ def plan(cfg, machine):
     needed, checkpoint = disk_needed(cfg, config.parameters())
     print(f"On disk are about {needed / 1e9:.3g} GB of weights and questions"
           + f", and up to three checkpoints of {checkpoint / 1e9:.3g}" * (cfg.checkpoint_every > 0) + ".")
-    if any(reached(cfg)) or machine.tflops and machine.tb_s:
+    measured = any(reached(cfg))
+    if measured or machine.tflops and machine.tb_s:
         tokens, steps, pool, updates = iteration_hours(cfg, config, machine)
-        how = f"at the lengths and rates measured in {cfg.out}" if any(reached(cfg)) else (
+        how = f"at the lengths and rates measured in {cfg.out}" if measured else (
             f"at {machine.tflops:.3g} TFLOP/s and {machine.tb_s:.3g} TB/s, all of which\nno program reaches, the mean "
             f"completion taken as {100 * MEAN:.0f} % of the longest")
         print(f"An iteration draws {tokens / 1e6:,.1f} million tokens: at least {steps:.3g} hours of sampling, "
