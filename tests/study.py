@@ -69,8 +69,8 @@ def start(out, job, settings):
 
 
 def last_line(log):
-    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-    return next((line.split("\r")[-1] for line in reversed(lines) if line.strip()), "its log is empty")
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return lines[-1] if lines else "its log is empty"
 
 
 def finished(out, job, iterations):
