@@ -78,9 +78,9 @@ def update_memory(config, cfg, tokens, devices, dtype, sharded):
     N, size, one = config.parameters(), dtype.itemsize, dtype.itemsize * config.block_parameters()
     outer = size * N - config.layers * one  # of the embedding, the head, the last norm
     # What autograd keeps of a block, per token: its input, both norms' outputs, the sum between (4 D); queries and keys
-    # before and after norm and rotation; values; keys and values with the common prefix before them; attention's output
-    # without and with the prefix's (4 HC + 5 KC); four tensors of SwiGLU (4 F).
-    block = 4 * D + 4 * HC + 5 * KC + 4 * F
+    # before and after norm and rotation; values; attention's output without and with the prefix's (4 HC + 3 KC); keys
+    # and values of whole rows, the common prefix in each: at most twice the tokens (4 KC); four of SwiGLU (4 F).
+    block = 4 * D + 4 * HC + 7 * KC + 4 * F
     if dtype == torch.float32:  # there PyTorch's rms_norm is not one kernel, and keeps the normalised values
         block += 2 * D + HC + KC
     kept, again = (D, tokens * size * block) if cfg.activation_checkpointing else (block, 0)
@@ -270,7 +270,7 @@ def plan(cfg, machine):
         raise ValueError((f"the run needs {short:.1f} GB more than a device has; " if short > 0 else
                           "the pages hold fewer than 4 of the longest rows; ") + (
             f"it fits with {settings}" if change else
-            "no number of such devices up to 128 makes room for the sampler's copy of the weights"))
+            f"no number of such devices up to {128 * machine.devices} makes room for the sampler's weights"))
 
 
 def parse_machine(argv):
