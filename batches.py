@@ -25,6 +25,7 @@ class Rollout:
     completion: list | np.ndarray  # token ids
     advantage: float
     logprobs: list | np.ndarray | None = None
+    averaged: int = 0  # completion tokens of the rows that it is averaged with, itself included; set by a `Trainer`
 
     def __len__(self):
         return len(self.prompt) + len(self.completion)
@@ -35,6 +36,7 @@ class MicroBatch:
     tokens_BT: torch.Tensor
     mask_BT: torch.Tensor  # whether a token is of a completion
     advantage_B: torch.Tensor
+    averaged_B: torch.Tensor  # of the rollouts
     prefix: int  # P
     sampler_logprobs_BT: torch.Tensor | None
     old_logprobs_BT: torch.Tensor | None = None
@@ -78,7 +80,8 @@ def pad(rows, device):
     known = all(row.logprobs is not None for row in rows)
     return MicroBatch(padded(lambda row: [*row.prompt, *row.completion], np.int64),
                       padded(lambda row: [True] * len(row.completion), np.bool_),
-                      torch.tensor([row.advantage for row in rows], dtype=torch.float32, device=device),
+                      *(torch.tensor(values, dtype=torch.float32, device=device) for values in (
+                          [row.advantage for row in rows], [row.averaged for row in rows])),
                       common_prefix(rows), padded(lambda row: row.logprobs, np.float32) if known else None)
 
 

@@ -96,6 +96,13 @@ def require_least(settings, least, *names):
             raise ValueError(f"--{name} is {getattr(settings, name)}, but must be at least {least}")
 
 
+def require_most(settings, most, *names):
+    """Raises ValueError, naming the setting, where one of these is above `most` or not a number."""
+    for name in names:
+        if not getattr(settings, name) <= most:
+            raise ValueError(f"--{name} is {getattr(settings, name)}, but must be at most {most}")
+
+
 def require_one_of(settings, choices, *names):
     """Raises ValueError, naming the setting, where one of these is none of the choices."""
     for name in names:

@@ -76,9 +76,8 @@ def percent(value, interval=None):
 class RunFolder:
     """The files of one R-Zero run."""
 
-    def __init__(self, path, base):
-        """path: of the folder. base: the folder of the base model, the weights of both roles after iteration 0."""
-        self.path, self.base, self.writes = Path(path), Path(base), rank_and_world()[0] == 0
+    def __init__(self, path):
+        self.path, self.writes = Path(path), rank_and_world()[0] == 0
         self.metrics, self.evals = self.path / "metrics.jsonl", self.path / "eval.jsonl"
         for file in (self.metrics, self.evals):  # a killed process may leave half of a line that it was appending
             if self.writes and file.exists() and not (text := file.read_text(encoding="utf-8")).endswith("\n"):
@@ -87,10 +86,6 @@ class RunFolder:
     def part(self, name, iteration):
         """A part of an iteration: challenger, questions.jsonl, solver."""
         return self.path / f"iter{iteration}" / name
-
-    def weights_folder(self, role, iteration):
-        """The folder of a role's weights after an iteration."""
-        return self.part(role, iteration) if iteration else self.base
 
     def questions(self, iteration):
         """The pool of questions of an iteration."""

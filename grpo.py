@@ -40,16 +40,17 @@ from model import Block, Transformer
 
 @dataclass
 class GRPOConfig:
-    """How a role is trained. The learning rate is not here: each role has its own."""
+    """How a role is trained. What is not here, such as the learning rate, each role has of its own: see `Trainer`."""
 
     kl_coef: float = 0.01  # weight of the KL divergence to the phase's starting weights (beta)
     clip_low: float = 0.2  # the ratio is clipped below 1 - clip_low
     clip_high: float = 0.2  # the ratio is clipped above 1 + clip_high
     clip_dual: float = 0.0  # the surrogate is at least clip_dual * A where A < 0 (arXiv 1912.09729); 0: no bound
+    kl_max: float = 0.0  # a token's KL estimate counts as at most this; 0: no bound
     ratio: str = "token"  # one for each `token`, or one for the whole `sequence` (GSPO, arXiv 2507.18071)
-    average: str = "token"  # the loss is a mean over all `token`s, or over each `sequence`'s mean
+    average: str = "token"  # the loss is a mean over all `token`s, over each `sequence`'s mean, or each few `rows`'
     normalise_std: bool = True  # divide advantages by their group's std; false is Dr. GRPO (arXiv 2503.20783)
-    mini_batches: int = 1  # optimizer updates a step
+    warmup_steps: int = 0  # steps of a phase in which the learning rate rises linearly, from 0 in the first
     old_logprobs: str = "recomputed"  # the ratio's denominator: by the policy as the step began, or the `sampler`'s
     importance_cap: float = 0.0  # cap of a token's weight, trainer's over sampler's probability (2.0 is usual); 0: none
     temperature: float = 1.0  # of every draw in training
@@ -63,10 +64,12 @@ class GRPOConfig:
 
     def check(self):
         """Raises ValueError, naming the setting, for a value that no training can have."""
-        require_least(self, 0, "kl_coef", "clip_low", "clip_high", "clip_dual", "importance_cap", "weight_decay")
+        require_least(self, 0, "kl_coef", "kl_max", "clip_low", "clip_high", "clip_dual", "importance_cap",
+                      "weight_decay", "warmup_steps")
         require_least(self, 1e-9, "temperature", "max_grad_norm")
-        require_least(self, 1, "mini_batches", "token_budget")
-        require_one_of(self, ("token", "sequence"), "ratio", "average")
+        require_least(self, 1, "token_budget")
+        require_one_of(self, ("token", "sequence"), "ratio")
+        require_one_of(self, ("token", "sequence", "rows"), "average")
         require_one_of(self, ("recomputed", "sampler"), "old_logprobs")
         require_one_of(self, ("false", "sampling", "true"), "offload")
         if self.old_logprobs == "sampler" and self.importance_cap:
@@ -76,7 +79,8 @@ class GRPOConfig:
 def group_advantages(rewards_GN, normalise_std=True, eps=1e-6):
     """A_i = (r_i - mean(r)) / (std(r) + eps) within each group -> [G, N]; without the division if not normalise_std.
     std is the unbiased one. A group of equal rewards, or of one completion, has advantages 0."""
-    rewards_GN = torch.as_tensor(rewards_GN, dtype=torch.float32)
+    rewards_GN = torch.as_tensor(rewards_GN)
+    rewards_GN = rewards_GN.to(torch.promote_types(rewards_GN.dtype, torch.float32))
     equal_G1 = rewards_GN.amin(1, keepdim=True) == rewards_GN.amax(1, keepdim=True)
     advantages_GN = rewards_GN - rewards_GN.mean(1, keepdim=True)
     if normalise_std and rewards_GN.shape[1] > 1:
@@ -85,13 +89,15 @@ def group_advantages(rewards_GN, normalise_std=True, eps=1e-6):
     return advantages_GN.masked_fill(equal_G1, 0)
 
 
-def token_weights(mask, average, denominator=None):
+def token_weights(mask, average, denominator=None, averaged_B=None):
     """The weight of each token in the loss -> [B, T]. mask: [B, T], 1 where a token is trained. average: what weighs
-    the same, "token"s or "sequence"s. denominator: the number of tokens (rows) of the whole mini-batch that these rows
-    are a part of; their own number when not given."""
+    the same, "token"s, "sequence"s, or each of a few "rows" that are averaged together. denominator: the number of
+    these in the whole mini-batch that the rows are a part of; their own when not given. averaged_B: for "rows", the
+    tokens of the rows that each is averaged with, itself included."""
     weight = mask.to(torch.promote_types(mask.dtype, torch.float32))
-    if average == "sequence":
-        weight = weight / weight.sum(1, keepdim=True).clamp(min=1)
+    if average != "token":
+        tokens_B = weight.sum(1) if average == "sequence" else averaged_B
+        weight = weight / tokens_B[:, None].clamp(min=1)
     return weight / (weight.sum().clamp(min=1) if denominator is None else denominator)
 
 
@@ -100,14 +106,16 @@ def k3(log_ratio):
     return log_ratio.expm1() - log_ratio
 
 
-def grpo_loss(logprobs, old_logprobs, ref_logprobs, advantages, mask, cfg, denominator=None, importance=None):
+def grpo_loss(logprobs, old_logprobs, ref_logprobs, advantages, mask, cfg, denominator=None, importance=None,
+              averaged_B=None):
     """-J of the module's docstring -> (scalar loss, metrics).
 
     logprobs, old_logprobs, ref_logprobs: [B, T], under the policy, the policy that sampled, and the reference.
-    advantages: [B]. mask, denominator: as in `token_weights`. importance: [B, T], a factor of each token's surrogate.
+    advantages: [B]. mask, denominator, averaged_B: as in `token_weights`. importance: [B, T], a factor of each token's
+    surrogate.
     metrics: kl; clip_low, clip_high, clip_dual, the shares of clipped tokens; weighted as the loss."""
     A_B1 = advantages[:, None]
-    weight = token_weights(mask, cfg.average, denominator)
+    weight = token_weights(mask, cfg.average, denominator, averaged_B)
     log_ratio = logprobs - old_logprobs
     if cfg.ratio == "sequence":  # the geometric mean of the row's ratios (GSPO)
         means_B1 = (log_ratio * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
@@ -119,6 +127,8 @@ def grpo_loss(logprobs, old_logprobs, ref_logprobs, advantages, mask, cfg, denom
     if importance is not None:
         surrogate = importance * surrogate
     kl = k3(ref_logprobs - logprobs)
+    if cfg.kl_max:
+        kl = kl.clamp(max=cfg.kl_max)
     loss = -((surrogate - cfg.kl_coef * kl) * weight).sum()
 
     with torch.no_grad():
@@ -161,11 +171,13 @@ class Trainer:
     """Trains one role for one phase: fp32 master weights and AdamW. Every process passes the same rollouts and computes
     its share of them."""
 
-    def __init__(self, model, cfg, lr, device=None):
+    def __init__(self, model, cfg, lr, device=None, mini_batches=1, average_rows=1):
         """model: the `Transformer` to start from. It is copied, tensor by tensor, and each process keeps its shard.
-        cfg: `GRPOConfig`. lr: the learning rate. device: the model's own when not given. Raises ValueError on CUDA
-        without a process group: FSDP is what computes in bf16 over fp32 weights."""
+        cfg: `GRPOConfig`. lr: the learning rate. device: the model's own when not given. mini_batches: optimizer
+        updates a step. average_rows: how many rows are averaged together where cfg.average is "rows". Raises ValueError
+        on CUDA without a process group: FSDP is what computes in bf16 over fp32 weights."""
         self.cfg, self.device = cfg, torch.device(device or model.embed_tokens.weight.device)
+        self.lr, self.mini_batches, self.average_rows, self.steps = lr, mini_batches, average_rows, 0  # steps: made
         self.rank, self.world = rank_and_world()
         if self.device.type == "cuda" and not dist.is_initialized():
             raise ValueError("on CUDA a Trainer needs torch.distributed.init_process_group first, even if alone")
@@ -229,7 +241,7 @@ class Trainer:
         return policy(batch.tokens_BT, batch.mask_BT, self.cfg.temperature, batch.prefix)
 
     def step(self, rollouts, reference=None):
-        """One GRPO step on a list of `Rollout`s, `mini_batches` optimizer updates -> metrics: means over the updates of
+        """One GRPO step on a list of `Rollout`s, mini_batches optimizer updates -> metrics: means over the updates of
         loss, those of `grpo_loss`, entropy and, where rollouts have logprobs, sampler_kl; grad_norm, the largest.
         reference: the `Transformer` of the KL term, whole in each process; not needed where kl_coef is 0.
 
@@ -244,8 +256,16 @@ class Trainer:
         if cfg.kl_coef and reference is None:
             raise ValueError("the KL term (kl_coef) needs a reference")
         self.unpark()
-        size = -(-len(rollouts) // cfg.mini_batches)
+        if cfg.warmup_steps:
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.lr * min(1, self.steps / cfg.warmup_steps)
+        size = -(-len(rollouts) // self.mini_batches)
         minis = [rollouts[i:i + size] for i in range(0, len(rollouts), size)]
+        for mini in minis:
+            for i in range(0, len(mini), self.average_rows):
+                together = mini[i:i + self.average_rows]
+                for row in together:
+                    row.averaged = sum(len(r.completion) for r in together)
         batches = [micro_batches(mini, cfg.token_budget, self.device, self.rank, self.world) for mini in minis]
         # With one update a step, old_logprobs are the policy's own: the ratio is 1, and no token is clipped.
         recompute = len(minis) > 1 and cfg.old_logprobs == "recomputed"
@@ -254,6 +274,7 @@ class Trainer:
         updates = [self._update(mini, own, i * size, reference) for i, (mini, own) in enumerate(zip(minis, batches))]
         metrics = {name: sum(update[name] for update in updates) / len(updates) for name in updates[0]}
         metrics["grad_norm"] = max(update["grad_norm"] for update in updates)
+        self.steps += 1
         seconds = time.perf_counter() - start
         config, P = self.policy.model.config, common_prefix(rollouts)  # what is computed once does not count
         forward = sum(config.forward_flops(len(r) - P, (len(r) * (len(r) + 1) - P * (P + 1)) // 2, len(r.completion))
@@ -296,7 +317,9 @@ class Trainer:
     def _loss(self, batch, rollouts):
         """The loss of a micro-batch, as its part of the mini-batch `rollouts`, and its metrics."""
         cfg = self.cfg
-        denominator = sum(len(r.completion) for r in rollouts) if cfg.average == "token" else len(rollouts)
+        averaged_alike = {"token": sum(len(r.completion) for r in rollouts), "sequence": len(rollouts),
+                          "rows": -(-len(rollouts) // self.average_rows)}
+        denominator = averaged_alike[cfg.average]
         logprobs, entropy = self.logprobs(self.policy, batch)
         start_logprobs = logprobs.detach() if batch.old_logprobs_BT is None else batch.old_logprobs_BT
         ref_logprobs = logprobs.detach() if batch.ref_logprobs_BT is None else batch.ref_logprobs_BT
@@ -306,8 +329,8 @@ class Trainer:
         if cfg.importance_cap:  # truncated importance sampling: the sampler's probabilities differ by rounding
             importance = (start_logprobs - sampler_logprobs).exp().clamp(max=cfg.importance_cap)
         loss, metrics = grpo_loss(logprobs, old_logprobs, ref_logprobs, batch.advantage_B, batch.mask_BT, cfg,
-                                  denominator, importance)
-        weight = token_weights(batch.mask_BT, cfg.average, denominator)
+                                  denominator, importance, batch.averaged_B)
+        weight = token_weights(batch.mask_BT, cfg.average, denominator, batch.averaged_B)
         metrics["entropy"] = (entropy * weight).sum()
         if all(r.logprobs is not None for r in rollouts):
             metrics["sampler_kl"] = (k3(start_logprobs - sampler_logprobs) * weight).sum()
@@ -371,7 +394,8 @@ class Trainer:
         with warnings.catch_warnings(action="ignore"):  # such as that there is one process only
             dcp.load({"model": model, "optimizer": optimizer}, checkpoint_id=found[-1])
         set_state_dict(self.policy, self.optimizer, model_state_dict=model, optim_state_dict=optimizer)
-        return int(found[-1].name.removeprefix("step"))
+        self.steps = int(found[-1].name.removeprefix("step"))
+        return self.steps
 
 
 def checkpoints(folder):

@@ -212,18 +212,22 @@ def iteration_hours(cfg, config, machine):
     question, answer = question or MEAN * cfg.max_question_tokens, answer or MEAN * cfg.max_answer_tokens
     proposals = cfg.challenger_steps * cfg.challenger_prompts * cfg.challenger_rollouts
     answers = cfg.solver_steps * cfg.solver_prompts * cfg.solver_rollouts
-    voted = question + cfg.answers * answer  # tokens of a question and its votes
-    tokens = {"sampling": proposals * voted + answers * answer, "pool": cfg.pool * voted}
+    if cfg.train_file:
+        proposals = 0
+    tokens = {"sampling": proposals * (question + cfg.answers * answer) + answers * answer,
+              "pool": 0 if cfg.train_file else cfg.pool * (question + cfg.pool_answers * answer)}
     phases, seconds = memory(cfg, config, machine), []
     for phase, drawn in tokens.items():
         pages = phases[phase]["key/value pages"]
         seconds.append(drawn / (rate or machine.devices * sampling_rate(cfg, config, machine, pages,
                                                                         max(question, answer))))
     again = cfg.activation_checkpointing and not flops_rate  # a measured rate does not count what is computed again
-    recomputed = cfg.mini_batches > 1 and cfg.old_logprobs == "recomputed"
-    passes = 3 + (cfg.kl_coef > 0) + recomputed + again  # a backward is two
-    flops = passes * (proposals * config.forward_flops(question, question * (PROMPT + question / 2), question)
-                      + answers * config.forward_flops(PROMPT + answer, (PROMPT + answer)**2 / 2, answer))
+    recomputed = cfg.old_logprobs == "recomputed"  # by the passes of a step with more than one update
+    passes = 3 + (cfg.kl_coef > 0) + again  # a backward is two
+    of_question = config.forward_flops(question, question * (PROMPT + question / 2), question)
+    of_answer = config.forward_flops(PROMPT + answer, (PROMPT + answer)**2 / 2, answer)
+    flops = (proposals * of_question * (passes + (recomputed and cfg.challenger_mini_batches > 1))
+             + answers * of_answer * (passes + (recomputed and cfg.solver_mini_batches > 1)))
     steps = cfg.challenger_steps + cfg.solver_steps
     batches = max(steps, (proposals * question + answers * (PROMPT + answer)) / cfg.token_budget / machine.devices)
     # Bytes of a weight between host and device: it and its moments there and back, or twice it and once its gradient.

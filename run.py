@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from grpo import Trainer, copy_weights, group_advantages
 from model import load, resolve, save
 from sample import Sampler
 from tasks import load_task
-from tasks.benchmarks import read_questions
+from tasks.benchmarks import read_questions, read_texts
 
 # A run may go on with other values of these: they change its length, place, speed or memory, and no draw.
 MAY_CHANGE = ("iterations", "out", "max_rows", "kv_gb", "token_budget", "activation_checkpointing", "compile_blocks",
@@ -39,26 +40,77 @@ def draw_seed(*key):
     return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:7], "big")
 
 
+def sizes(cfg):
+    """A few lines on what an iteration will make: optimizer updates, questions, answers."""
+    def updates(role, prompts, rollouts):
+        steps, size = getattr(cfg, f"{role}_steps"), -(-prompts * rollouts // getattr(cfg, f"{role}_mini_batches"))
+        each = -(-prompts * rollouts // size)
+        still = each * min(steps, cfg.warmup_steps > 0)
+        return f"{steps * each:,} optimizer updates" + f", {still:,} of them at learning rate 0" * (still > 0)
+
+    proposals = cfg.challenger_prompts * cfg.challenger_rollouts
+    lines = [] if cfg.train_file else [
+        f"the Challenger asks {cfg.challenger_steps} x {proposals:,} questions, answered {cfg.answers} times each; "
+        + updates("challenger", cfg.challenger_prompts, cfg.challenger_rollouts),
+        f"the pool has {cfg.pool:,} questions, answered {cfg.pool_answers} times each"
+        + f", and is drawn {cfg.pool_draws} times at most" * (cfg.pool_draws > 1)]
+    lines.append(f"the Solver answers {cfg.solver_steps} x {cfg.solver_prompts:,} questions {cfg.solver_rollouts} "
+                 "times each; " + updates("solver", cfg.solver_prompts, cfg.solver_rollouts))
+    return "\n".join(["each iteration", *(f"    {line}" for line in lines)])
+
+
+def vote_metrics(rows, task):
+    """What the metrics say of proposals and their votes, dicts of question, proposed, majority, share: the share of the
+    right format (valid), and of these the mean p (share), how many have p = 0, 0.1 .. 1 (share_counts), and the part
+    whose majority is the proposed answer (agreement)."""
+    asked = [row for row in rows if row["question"] is not None]
+    shares = [row["share"] for row in asked]
+    agreed = [task.agree(row["majority"], row["proposed"]) for row in asked]
+    return {"valid": len(asked) / len(rows), "share": float(np.mean(shares)) if asked else 0.0,
+            "share_counts": np.bincount(np.rint(10 * np.array(shares)).astype(int), minlength=11).tolist(),
+            "agreement": float(np.mean(agreed)) if asked else 0.0}
+
+
+def number_kept(folder, iteration):
+    """How many questions another run kept. Raises ValueError where it has not come so far."""
+    rows = read_lines(Path(folder) / f"iter{iteration}" / "questions.jsonl")
+    if not rows:
+        raise ValueError(f"--match_kept names {folder!r}, which has no iter{iteration}/questions.jsonl")
+    return sum(row["dropped"] is None for row in rows)
+
+
+def words(text):
+    """A text without regard to capitals and white space."""
+    return " ".join(text.lower().split())
+
+
 class Run:
     """What rzero.py works with: settings, task, run folder, and a sampler that plays the role whose weights it has."""
 
     def __init__(self, cfg):
         """Checks all that can be checked before any work. Raises OSError or ValueError, in one line, for bad input."""
         cfg.check()
-        self.cfg, self.task = cfg, load_task(cfg.task)
+        self.cfg, self.task = cfg, load_task(cfg.task, question_block=cfg.question_block, box=cfg.box)
         self.truth = getattr(self.task, "truth", None)
         if cfg.labels == "truth" and self.truth is None:
             raise ValueError(f"--labels truth needs a task whose answers can be computed, which {cfg.task} is not")
         self.heldout = read_questions(cfg.heldout) if cfg.heldout else []
+        given = read_questions(cfg.train_file) if cfg.train_file else []
+        if any(q.options for q in given):
+            raise ValueError(f"--train_file {cfg.train_file} has questions with options, which only evaluate.py takes")
+        self.given = [{"question": q.question, "label": q.answer, "share": 1.0} for q in given]
+        self.contexts = read_texts(cfg.context) if cfg.context else [None]
         base = resolve(cfg.model)
+        self.first = {"solver": base, "challenger": resolve(cfg.challenger) if cfg.challenger else base}
         self.sampler = Sampler.load(base, DTYPES[cfg.sampler_dtype], max_rows=cfg.max_rows, kv_gb=cfg.kv_gb or None)
         self.tokenizer = self.sampler.tokenizer
-        self.challenger_prompt_ids = self.tokenizer.chat(*self.task.challenger_prompt)
-        self.folder = RunFolder(cfg.out, base)
+        self.folder = RunFolder(cfg.out)
+        self.matched = [number_kept(cfg.match_kept, i) for i in range(1, cfg.iterations + 1)] if cfg.match_kept else []
         self.rank, _ = rank_and_world()
         checkpoints = None
         if self.rank == 0:
             claim(self.folder.path, asdict(cfg), MAY_CHANGE)
+            print(sizes(cfg))
             checkpoints = checkpoints_kept(cfg, self.sampler.model.config.parameters(), self.folder.path)
         self.checkpoints_kept = from_rank_0(checkpoints)  # all processes save, so one look at the disk decides for all
         self.trainer = None  # of the phase that is going on
@@ -66,7 +118,22 @@ class Run:
 
     def weights(self, role, iteration):
         """A role's weights after an iteration; on the CPU, in the memory of their file."""
-        return load(self.folder.weights_folder(role, iteration), dtype=None)
+        return load(self.folder.part(role, iteration) if iteration else self.first[role], dtype=None)
+
+    def start(self, role, iteration):
+        """The weights from which a role's phase of an iteration starts."""
+        if self.cfg.one_model and role == "solver":
+            return self.weights("challenger", iteration)
+        return self.weights("solver" if self.cfg.one_model else role, iteration - 1)
+
+    def challenger_prompts(self, n, key):
+        """The prompts for n questions: one for all, or with --context one a group, in the pool one a question."""
+        groups = 1
+        if self.cfg.context:
+            groups = n // self.cfg.challenger_rollouts if "challenger" in key else n
+        rng = np.random.default_rng(draw_seed(self.cfg.seed, *key, "context"))
+        contexts = (self.contexts[i] for i in rng.integers(len(self.contexts), size=groups))
+        return [self.tokenizer.chat(*self.task.challenger_messages(context)) for context in contexts]
 
     def solver_prompt(self, question):
         return self.tokenizer.chat(self.task.solver_system, question)
@@ -79,7 +146,7 @@ class Run:
         copy_weights(weights, self.sampler.model)
         return self.sampler.model
 
-    def sample(self, weights, prompts, n, max_tokens, key, label, keep=lambda completion: completion):
+    def sample(self, weights, prompts, n, max_tokens, key, label, top_p, top_k=0, keep=lambda completion: completion):
         """n completions of each prompt under these weights -> a list for each prompt. key: of the draws, with the
         seed. label: of the progress bar, and of the seconds in the metrics. keep: what to hold of a completion."""
         cfg, start = self.cfg, time.perf_counter()
@@ -87,20 +154,22 @@ class Run:
         if self.trainer and cfg.offload == "sampling":
             self.trainer.park()
         groups = self.sampler.generate(prompts, n=n, max_tokens=max_tokens, temperature=cfg.temperature,
-                                       top_p=cfg.top_p, seed=draw_seed(cfg.seed, *key), progress=label,
+                                       top_p=top_p, top_k=top_k, seed=draw_seed(cfg.seed, *key), progress=label,
                                        keep=lambda i, j, completion: (len(completion.tokens), keep(completion)))
         self.spent[f"{label}_seconds"] += time.perf_counter() - start
         self.spent["tokens"] += sum(tokens for group in groups for tokens, _ in group)
         return [[kept for _, kept in group] for group in groups]
 
-    def phase(self, role, iteration, steps, lr):
+    def phase(self, role, iteration):
         """The steps of a phase that are still to be made, one `Step` at a time. The role starts from its last weights,
         or from the phase's last checkpoint; after the last step its weights are saved."""
         cfg, checkpoints = self.cfg, self.folder.part(f"{role}.steps", iteration)
+        steps, lr, mini_batches, average_rows = (getattr(cfg, f"{role}_{name}") for name in (
+            "steps", "lr", "mini_batches", "average_rows"))
         choose_threads(self.sampler.model.config.width)
         self.sampler.release()  # of the last part's cache, where the trainer is to live
-        reference = self.weights(role, iteration - 1)
-        trainer = self.trainer = Trainer(reference, cfg, lr, self.sampler.device)
+        reference = self.start(role, iteration)
+        trainer = self.trainer = Trainer(reference, cfg, lr, self.sampler.device, mini_batches, average_rows)
         done = trainer.load_checkpoint(checkpoints)
         self.folder.rewind(role, iteration, done)
         bar = tqdm(range(done, steps), initial=done, total=steps, desc=f"iteration {iteration}, {role}", unit=" steps",
@@ -114,7 +183,7 @@ class Run:
                 trainer.save_checkpoint(checkpoints, index + 1, self.checkpoints_kept)
         model = trainer.gather()
         if self.rank == 0:
-            save(model, self.folder.weights_folder(role, iteration), self.tokenizer)
+            save(model, self.folder.part(role, iteration), self.tokenizer)
             shutil.rmtree(checkpoints, ignore_errors=True)
             if cfg.role_dtype == "bf16":
                 self.folder.shrink(role, iteration)
@@ -133,14 +202,22 @@ class Run:
         self.folder.write_questions(iteration, rows)
         barrier()
 
-    def kept_questions(self, iteration):
-        """The questions of an iteration that the Solver learns from. Raises NoQuestions when there is none."""
-        cfg, rows = self.cfg, self.folder.questions(iteration)
-        kept = [row for row in rows if row["dropped"] is None and row[cfg.labels] is not None]
+    def enough_questions(self, iteration):
+        """The number of kept questions at which no further pool is drawn."""
+        return self.matched[iteration - 1] if self.matched else self.cfg.solver_prompts
+
+    def labelled_questions(self, iteration):
+        """What the Solver learns from: question, label and share p (1 in a train_file) of those that the pool of an
+        iteration keeps. Raises NoQuestions when there is none."""
+        cfg = self.cfg
+        if self.given:
+            return self.given
+        kept = [row | {"label": row[cfg.labels]} for row in self.folder.questions(iteration)
+                if row["dropped"] is None and row[cfg.labels] is not None]
         if not kept:
             file = self.folder.part("questions.jsonl", iteration)
             raise NoQuestions(f"iteration {iteration}: no question of {cfg.pool_draws} x {cfg.pool} was fit to learn "
-                              f"from; {file} says why. Begin another --out with a wider --keep_distance or more --pool")
+                              f"from; {file} says why. Begin another --out with a lower --keep_low or more --pool")
         return kept
 
     def shuffled(self, items, count, key):
@@ -161,20 +238,28 @@ class Run:
             self.play(self.weights("solver", iteration))
             row |= held_out(self.sampler, self.task, self.heldout, samples=self.cfg.heldout_samples,
                             max_tokens=self.cfg.max_answer_tokens, seed=draw_seed(self.cfg.seed, "held-out"))
-        if iteration:
-            questions = self.folder.questions(iteration)
-            kept = [q for q in questions if q["dropped"] is None]
-            asked = [q for q in questions if q["question"] is not None]
-            row |= {"kept": len(kept), "pool": len(questions), "share": float(np.mean([q["share"] for q in asked]))}
-            if self.truth:
-                right = [q["truth"] is not None and self.task.same(q["majority"], q["truth"]) for q in kept]
-                row |= {"label_accuracy": float(np.mean(right)) if kept else None,
-                        "well_posed": float(np.mean([q["truth"] is not None for q in asked]))}
+        if iteration and not self.given:
+            row |= self.of_pool(iteration)
         self.folder.log(row)
         if self.heldout and self.rank == 0:
             print(f"{f'iteration {iteration}' if iteration else 'base model'}: held-out mean {percent(row['mean'])} %, "
                   f"greedy {percent(row['greedy'])} %", flush=True)
         barrier()
+
+    def of_pool(self, iteration):
+        """What eval.jsonl says of an iteration's pool of questions."""
+        rows = self.folder.questions(iteration)
+        kept, asked = [q for q in rows if q["dropped"] is None], [q for q in rows if q["question"] is not None]
+        reasons = Counter(q["dropped"] for q in rows if q["dropped"])
+        earlier = {words(q["question"]) for i in range(1, iteration) for q in self.folder.questions(i) if q["question"]}
+        found = {"kept": len(kept), "pool": len(rows), **vote_metrics(rows, self.task),
+                 "dropped": {reason: count / len(rows) for reason, count in sorted(reasons.items())},
+                 "new": float(np.mean([words(q["question"]) not in earlier for q in asked])) if asked else None}
+        if self.truth:
+            right = [q["truth"] is not None and self.task.same(q["majority"], q["truth"]) for q in kept]
+            found |= {"label_accuracy": float(np.mean(right)) if kept else None,
+                      "well_posed": float(np.mean([q["truth"] is not None for q in asked])) if asked else None}
+        return found
 
     def report(self):
         """Prints the table of results, and where everything is."""

@@ -14,10 +14,17 @@ from tasks.task import Task
 TASKS = {"math": Math, "sums": Sums}
 
 
-def load_task(name):
-    """The task that --task names: math, sums, or FILE.py:CLASS. Raises ValueError or FileNotFoundError."""
+def load_task(name, **rules):
+    """The task that --task names: math, sums, or FILE.py:CLASS. rules: values of its attributes, such as `box`. Raises
+    ValueError or FileNotFoundError."""
+    task = task_class(name)()
+    vars(task).update(rules)
+    return task
+
+
+def task_class(name):
     if name in TASKS:
-        return TASKS[name]()
+        return TASKS[name]
     file, _, wanted = name.rpartition(":")
     if not file.endswith(".py"):
         raise ValueError(f"--task is {name!r}, but must be {', '.join(TASKS)} or FILE.py:CLASS")
@@ -26,4 +33,4 @@ def load_task(name):
     found = runpy.run_path(file).get(wanted)
     if not (isinstance(found, type) and issubclass(found, Task)):
         raise ValueError(f"{file} has no class {wanted!r} that extends tasks.Task")
-    return found()
+    return found

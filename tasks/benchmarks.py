@@ -44,7 +44,9 @@ BENCHMARKS = {
 }
 GROUPS = {name: [name] for name in BENCHMARKS} | {  # what --benchmarks may name
     "math": [*BENCHMARKS][:7], "general": [*BENCHMARKS][7:], "all": [*BENCHMARKS]}
-OWN = Benchmark("", 0, "")  # a file of the user's
+# A file of the user's, or the questions.jsonl of a run, whose labels are majorities
+OWN = Benchmark("", 0, "", answer=(*Benchmark._field_defaults["answer"], "majority"))
+LONGEST_TEXT = 16_000  # characters of a context
 
 # accuracies in the main tables of arXiv 2508.05004, in the order of BENCHMARKS
 PAPER = {name: dict(zip(BENCHMARKS, row)) for name, row in {
@@ -110,9 +112,28 @@ def read_questions(path, benchmark=OWN):
     else:
         lines = enumerate(path.read_bytes().split(b"\n"), 1)
         rows = {(where := f"{path}, line {number},"): parse(line, where) for number, line in lines if line.strip()}
+    # Of a run's questions.jsonl, those that the Solver learned from.
+    rows = {where: row for where, row in rows.items() if not (isinstance(row, dict) and row.get("dropped"))}
     if not rows:
         raise ValueError(f"{path} holds no question")
     return [question_of(row, benchmark, where) for where, row in rows.items()]
+
+
+def read_texts(path):
+    """The texts of a JSONL file, whose lines are strings or objects with the key text. Raises OSError or ValueError."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no file {str(path)!r}")
+    texts = []
+    for number, line in enumerate(Path(path).read_bytes().split(b"\n"), 1):
+        if line.strip():
+            row = parse(line, where := f"{path}, line {number},")
+            text = row.get("text") if isinstance(row, dict) else row
+            if not isinstance(text, str) or not 0 < len(text.strip()) <= LONGEST_TEXT:
+                raise ValueError(f"{where} needs a text of 1 to {LONGEST_TEXT:,} characters, or an object with a text")
+            texts.append(text.strip())
+    if not texts:
+        raise ValueError(f"{path} holds no text")
+    return texts
 
 
 def parse(text, where):

@@ -1,5 +1,7 @@
 """Mathematics, the paper's domain: its two prompts, and answers in boxes that are compared by value."""
 
+import re
+
 from answers import extract_boxed, same_answer
 from tasks.task import Task
 
@@ -15,6 +17,7 @@ the problem
 \\boxed{final_answer}"""
 CHALLENGER_USER = "Generate one new, challenging reasoning question now, formatted exactly as instructed."
 SOLVER_SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."  # Qwen's own for mathematics
+QUESTION_BLOCK = re.compile(r"<question>(.*?)</question>", re.DOTALL)
 
 
 class Math(Task):
@@ -22,18 +25,34 @@ class Math(Task):
     solver_system = SOLVER_SYSTEM
 
     def question(self, completion):
-        """What stands in the first <question> block, if a box follows it (paper, section 3.1: the format check)."""
-        before, opened, rest = completion.partition("<question>")
-        question, closed, after = rest.partition("</question>")
-        if not (opened and closed and question.strip()) or extract_boxed(after) is None:
+        """What stands in the last <question> block, if a box follows it (paper, section 3.1: the format check). A base
+        model often recites the instruction, with its block, first."""
+        blocks = [*QUESTION_BLOCK.finditer(completion)]
+        if not blocks:
             return None
-        return question.strip()
+        block = blocks[-1 if self.question_block == "last" else 0]
+        boxed_part = completion[block.end() if self.box == "after" else 0:]
+        if self.box != "optional" and extract_boxed(boxed_part) is None:
+            return None
+        return block[1].strip() or None
 
     def proposed(self, completion):
         return extract_boxed(completion)
 
     def answer(self, completion):
         return extract_boxed(completion)
+
+    def well_formed(self, completion):
+        """Whether it begins with <think> and holds </think>, then \\boxed{, then } (math.py of the official code)."""
+        rest, held = completion, completion.startswith("<think>")
+        for mark in ("</think>", "\\boxed{", "}"):
+            _, found, rest = rest.partition(mark)
+            held = held and found
+        return bool(held)
+
+    def unwanted(self, question, label):
+        """As question_evaluate/evaluate.py of the official code: boxes, requests for a proof (in Chinese), texts."""
+        return "box" in question.lower() or "证明" in question or "text" in label.lower()
 
     def same(self, a, b):
         return same_answer(a, b)

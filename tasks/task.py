@@ -11,6 +11,13 @@ class Task:
 
     challenger_prompt: tuple  # (system, user) messages that ask for one new question
     solver_system: str  # system message of every question
+    question_block: str = "last"  # which <question> block counts: `Config.question_block`
+    box: str = "after"  # where the proposed answer must stand: `Config.box`
+
+    def challenger_messages(self, context=None):
+        """(system, user) messages that ask for one new question, from a text of --context where one is given."""
+        system, user = self.challenger_prompt
+        return (system, user) if context is None else (system, f"{context}\n\n{user}")
 
     def question(self, completion):
         """The question in a Challenger's completion; None where the format is wrong."""
@@ -24,13 +31,31 @@ class Task:
         """The final answer in a Solver's completion; None where there is none."""
         raise NotImplementedError
 
+    def well_formed(self, completion):
+        """Whether a Solver's completion has the form that `format_weight` rewards."""
+        return self.answer(completion) is not None
+
+    def unwanted(self, question, label):
+        """Whether `word_filter` drops a question for a word in it or in its label."""
+        return False
+
     def same(self, a, b):
         """Whether two answers are one. Must be symmetric, and must end soon whatever the texts are."""
         return a == b
 
-    def majority(self, answers, count_unboxed=True):
-        """(the most frequent answer, its share of `answers`), by `same`; see `answers.majority`."""
-        return majority(answers, same=self.same, count_unboxed=count_unboxed)
+    def majority(self, answers, unboxed="counted"):
+        """(the most frequent answer, its share p), by `same`; see `answers.majority`. unboxed: what None is, no answer:
+        `counted` in p's denominator, `ignored`, or an `answer` like any other, whose majority is (None, p)."""
+        label, share = majority(answers, same=self.same, count_unboxed=unboxed != "ignored")
+        none = answers.count(None) / max(1, len(answers))
+        if unboxed == "answer" and none > 0 and (
+                none > share or none == share and answers.index(None) < answers.index(label)):
+            return None, none
+        return label, share
+
+    def agree(self, majority, proposed):
+        """Whether the majority is the answer that the Challenger gave."""
+        return None not in (majority, proposed) and self.same(majority, proposed)
 
     def distances(self, questions):
         """What the repetition penalty clusters by -> symmetric [B, B], 0 for equal questions."""
