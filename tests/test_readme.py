@@ -52,7 +52,7 @@ def test_there_are_five_short_diffs():
 @pytest.mark.slow
 def test_another_reward(tmp_path):
     says = python(patched(tmp_path, "rzero.py"), "-c", "from rzero import *; from tasks import Math\n"
-                  "print(challenger_rewards(['a b c', 'd e f'], [0.5, 0.8], Math(), Config(penalty_weight=0)))")
+                  "print(challenger_rewards(['a b c', 'd e f'], [0.5, 0.8], Math(), Config(penalty_weight=0))[0])")
     assert says == "[1.   0.64]\n"
 
 
