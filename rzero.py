@@ -307,8 +307,8 @@ PRESETS = {
         format_weight=0.1, warmup_steps=1, clip_high=0.3, clip_dual=3.0, kl_max=10.0,
         average="rows", challenger_average_rows=2, solver_average_rows=1),
     "small": replace(  # one card of 24 GB, overnight; a model of 1.7 billion weights with --offload true
-        PAPER, model="Qwen/Qwen3-0.6B-Base", out="runs/small", challenger_prompts=64, challenger_mini_batches=4,
-        max_question_tokens=2048, pool=2000, solver_prompts=128, solver_mini_batches=4, max_answer_tokens=2048,
+        PAPER, model="Qwen/Qwen3-0.6B-Base", out="runs/small", challenger_prompts=64,
+        max_question_tokens=2048, pool=2000, solver_prompts=128, max_answer_tokens=2048,
         token_budget=8192, max_rows=256),
 }
 
