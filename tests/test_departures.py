@@ -1,0 +1,515 @@
+"""Where the official code is not the paper: for each setting a case by hand, with what both do, and the baselines."""
+
+import json
+import math
+import random
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from test_grpo import gradient, small_model, some_rollouts, weights
+from test_penalty import slow_penalty, some_questions
+
+import run as plumbing
+from folder import RunFolder
+from grpo import GRPOConfig, Trainer, group_advantages, grpo_loss, token_weights
+from model import load, save
+from run import Run, sizes, vote_metrics
+from rzero import (
+    PRESETS,
+    Config,
+    Vote,
+    build_questions,
+    challenger_rewards,
+    evolve,
+    train_challenger,
+    train_solver,
+    why_dropped,
+)
+from tasks import Math, Sums, load_task
+from tasks.benchmarks import read_texts
+
+ROOT = Path(__file__).parents[1]
+PAPER, OFFICIAL = PRESETS["paper"], PRESETS["official"]
+
+
+# ---- the Challenger's reward
+
+def test_rewards_and_advantages_of_208_questions():
+    """The code clusters the whole batch, an invalid proposal as the empty text, which is like no other. It clips
+    nothing, and pays -1 for the invalid. The paper's formula is clipped at 0, and 0 for the invalid; B is 208 in both."""
+    rng = random.Random(4)
+    questions = some_questions(208, 4, vocabulary=60, longest=16)
+    for _ in range(30):
+        questions[rng.randrange(208)] = rng.choice(questions)
+    questions = [None if rng.random() < 0.2 else q for q in questions]
+    valid = np.array([q is not None for q in questions])
+    p = np.where(valid, [rng.randrange(11) / 10 for _ in questions], 0)
+    r_rep = slow_penalty([q or "" for q in questions])
+    assert 20 < (~valid).sum() < 70 and r_rep.max() > 2 / 208 and (r_rep[~valid] == 1 / 208).all()
+
+    official, metrics = challenger_rewards(questions, p, Math(), OFFICIAL)
+    expected = np.where(valid, np.minimum(p, 1 - p), -1) - r_rep
+    np.testing.assert_allclose(official, expected, rtol=0, atol=1e-9)
+    groups = expected.reshape(52, 4)
+    advantages = (groups - groups.mean(1, keepdims=True)) / (groups.std(1, ddof=1, keepdims=True) + 1e-6)
+    np.testing.assert_allclose(group_advantages(official.reshape(52, 4)), advantages, rtol=0, atol=1e-9)
+
+    paper, same_clusters = challenger_rewards(questions, p, Math(), PAPER)
+    expected = np.where(valid, np.maximum(0, 1 - 2 * np.abs(p - 0.5) - r_rep), 0)
+    np.testing.assert_allclose(paper, expected, rtol=0, atol=1e-9)
+    assert metrics["penalty"] == pytest.approx(r_rep[valid].mean())
+    assert metrics["uncertainty"] == pytest.approx(np.minimum(p, 1 - p)[valid].mean())
+    assert metrics["clusters"] == same_clusters["clusters"] == round((1 / (208 * r_rep[valid])).sum())
+
+
+def test_rewards_by_hand():
+    """p = 0.5 and 0.9, no two alike, one of three invalid."""
+    questions, p = ["a b c d", "e f g h", None], [0.5, 0.9, 0.0]
+    np.testing.assert_allclose(challenger_rewards(questions, p, Math(), PAPER)[0], [1 - 1 / 3, 0, 0])
+    np.testing.assert_allclose(challenger_rewards(questions, p, Math(), OFFICIAL)[0], [1 / 6, 0.1 - 1 / 3, -1 - 1 / 3])
+    without = Config(penalty_weight=0)
+    np.testing.assert_allclose(challenger_rewards(questions, p, Math(), without)[0], [1, 0.2, 0], atol=1e-12)
+
+
+@pytest.mark.parametrize("answers, counted, ignored, answer", [
+    (["1", None, None, "2"], ("1", 0.25), ("1", 0.5), (None, 0.5)),
+    (["1", None, "1.0", None], ("1", 0.5), ("1", 1.0), ("1", 0.5)),  # of a tie, the first seen
+    ([None, "1", "1.0", None], ("1", 0.5), ("1", 1.0), (None, 0.5)),
+    ([None, None, "1"], ("1", 1 / 3), ("1", 1.0), (None, 2 / 3)),
+    ([None, None], (None, 0.0), (None, 0.0), (None, 1.0)),
+    ([], (None, 0.0), (None, 0.0), (None, 0.0)),
+    (["1", "2", "2"], ("2", 2 / 3), ("2", 2 / 3), ("2", 2 / 3)),
+])
+def test_what_no_box_is_in_a_vote(answers, counted, ignored, answer):
+    for unboxed, (label, share) in (("counted", counted), ("ignored", ignored), ("answer", answer)):
+        assert Math().majority(answers, unboxed) == (label, pytest.approx(share))
+
+
+# ---- what is a question, and which are kept
+
+RECITED = "<question>\nthe problem\n</question>\n\n\\boxed{final_answer}\nSo:\n<question>\n1 + 1?\n</question>"
+
+
+@pytest.mark.parametrize("completion, rules, question", [
+    (RECITED + "\\boxed{2}", {}, "1 + 1?"),
+    (RECITED + "\\boxed{2}", {"question_block": "first"}, "the problem"),
+    (RECITED, {}, None),
+    (RECITED, {"box": "anywhere"}, "1 + 1?"),
+    ("<question>1 + 1?</question>", {"box": "anywhere"}, None),
+    ("<question>1 + 1?</question>", {"box": "optional"}, "1 + 1?"),
+    ("<question> </question>", {"box": "optional"}, None),
+    ("1 + 1? \\boxed{2}", {"box": "optional"}, None),
+])
+def test_the_block_and_the_box_of_a_question(completion, rules, question):
+    assert load_task("math", **rules).question(completion) == question
+
+
+def reason(share, cfg, question="1 + 1?", proposed="2", majority="2"):
+    return why_dropped(Vote(question, proposed, [], majority, share), Math(), cfg)
+
+
+def test_which_questions_are_kept():
+    def kept(m, cfg):
+        return [n for n in range(m + 1) if reason(n / m, cfg) is None]
+    assert kept(10, PAPER) == [3, 4, 5, 6, 7] and kept(4, PAPER) == [1, 2, 3]  # the bounds are kept too
+    assert kept(10, OFFICIAL) == [3, 4, 5, 6, 7, 8] and kept(9, OFFICIAL) == [3, 4, 5, 6, 7]
+    assert kept(10, Config(keep_low=0, keep_high=1)) == [*range(11)]
+    assert [reason(p, PAPER) for p in (0.2, 0.8)] == ["too hard", "too easy"]
+    assert reason(0.5, PAPER, question=None) == "wrong format"
+    assert reason(0.5, OFFICIAL, majority=None) == "no answer"  # most answers had no box, which is an answer there
+
+
+def test_the_word_filter():
+    for change in ({"question": "A Box of 3?"}, {"question": "证明 1 + 1 = 2"}, {"majority": "\\text{two}"}):
+        assert reason(0.5, PAPER, **change) is None
+        assert reason(0.5, OFFICIAL, **change) == "unwanted word"
+    assert reason(0.5, OFFICIAL) is None and reason(0.5, OFFICIAL, question="Prove it") is None
+
+
+# ---- the loop, with a scripted model: what is asked, by which weights, in which way
+
+def asks(k):
+    """Even questions propose the right answer, odd ones a wrong one."""
+    return f"<question>What is 1 + {k}?</question>\\boxed{{{k + 1 + 50 * (k % 2)}}}"
+
+
+class Scripted(Run):
+    """A `Run` whose weights are names, and whose sampler says what it is told to: question k is What is 1 + k?, and
+    every other answer is right, the rest all different."""
+
+    def __init__(self, asks=asks, **settings):
+        self.cfg = Config(**{"iterations": 1, "challenger_steps": 1, "challenger_prompts": 2, "challenger_rollouts": 2,
+                             "pool": 4, "pool_draws": 1, "solver_steps": 1, "solver_prompts": 2, "solver_rollouts": 2,
+                             "answers": 4, "pool_answers": 6, "penalty_weight": 0.0} | settings)
+        self.task = load_task("sums", question_block=self.cfg.question_block, box=self.cfg.box)
+        self.truth, self.given, self.contexts, self.matched, self.trainer = None, [], [None], [], None
+        self.asks, self.calls, self.starts, self.learned, self.rows = asks, [], [], [], {}
+        self.tokenizer = SimpleNamespace(chat=lambda system, user: user, decode=lambda tokens: tokens)
+        self.sampler, self.spent = SimpleNamespace(generate=self.generate), plumbing.Counter()
+        self.folder = SimpleNamespace(questions=self.rows.get, write_questions=self.rows.__setitem__,
+                                      part=lambda part, iteration: f"iter{iteration}/{part}")
+
+    def weights(self, role, iteration):
+        return f"{role} {iteration}"
+
+    def play(self, weights):
+        self.playing = weights
+
+    def generate(self, prompts, n, keep, **settings):
+        self.calls.append(settings | {"n": n, "weights": self.playing, "prompts": prompts})
+
+        def says(i, j):
+            if settings["progress"] == "asking":
+                return self.asks(i * n + j)
+            right = 1 + int(prompts[i].split()[-1][:-1])
+            return f"\\boxed{{{right if j % 2 == 0 else 1000 + j}}}"
+        return [[keep(i, j, SimpleNamespace(tokens=says(i, j))) for j in range(n)] for i in range(len(prompts))]
+
+    def phase(self, role, iteration):
+        self.starts.append(self.start(role, iteration))
+        for index in range(getattr(self.cfg, f"{role}_steps")):
+            yield SimpleNamespace(policy=f"{role} in training", key=(iteration, role, index), index=index,
+                                  learn=lambda prompts, completions, rewards_GN, **metrics: self.learned.append(
+                                      (role, rewards_GN, metrics)))
+
+    def finished(self, part, iteration):
+        return False
+
+    def measure(self, iteration):
+        pass
+
+    report = Run.__repr__
+
+
+def test_each_use_of_the_sampler_has_its_own_settings():
+    run = Scripted(top_p=0.9, vote_top_p=0.8, vote_top_k=40, pool_top_p=0.7)
+    evolve(run)
+    assert [(c["weights"], c["n"], c["top_p"], c["top_k"]) for c in run.calls] == [
+        ("challenger in training", 4, 0.9, 0), ("solver 0", 4, 0.8, 40),  # its prompt is one, the groups are of its rows
+        ("challenger 1", 4, 0.7, 0), ("solver 0", 6, 0.8, 40),
+        ("solver in training", 2, 0.9, 0)]
+    assert (PAPER.top_p, PAPER.vote_top_p, PAPER.vote_top_k, PAPER.pool_top_p) == (0.99, 0.99, 0, 0.99)
+    assert (OFFICIAL.top_p, OFFICIAL.vote_top_p, OFFICIAL.vote_top_k, OFFICIAL.pool_top_p) == (0.99, 1.0, 40, 0.95)
+    assert (PAPER.answers, PAPER.pool_answers) == (10, 10) and (OFFICIAL.answers, OFFICIAL.pool_answers) == (10, 9)
+
+
+@pytest.mark.parametrize("one_model", [False, True])
+def test_which_weights_each_phase_starts_from_and_who_votes(one_model):
+    run = Scripted(one_model=one_model, iterations=2)
+    evolve(run)
+    voters = [c["weights"] for c in run.calls if c["progress"] == "answering" and "training" not in c["weights"]]
+    if one_model:
+        assert run.starts == ["solver 0", "challenger 1", "solver 1", "challenger 2"]
+        assert voters == ["solver 0", "challenger 1", "solver 1", "challenger 2"]
+    else:
+        assert run.starts == ["challenger 0", "solver 0", "challenger 1", "solver 1"]
+        assert voters == ["solver 0", "solver 0", "solver 1", "solver 1"]
+    assert [c["weights"] for c in run.calls if c["progress"] == "asking"] == [
+        "challenger in training", "challenger 1", "challenger in training", "challenger 2"]
+
+
+def test_agreement_with_the_proposed_answer():
+    """p is 1/2 for all, which is 1 in the paper; where the Challenger's own answer is another, it is 0 and no label."""
+    for agreement, rewards, dropped in ((False, [1, 1, 1, 1], [None] * 4),
+                                        (True, [1, 0, 1, 0], [None, "another answer proposed"] * 2)):
+        run = Scripted(agreement=agreement)
+        train_challenger(run, 1)
+        build_questions(run, 1)
+        _, rewards_GN, metrics = run.learned[0]
+        assert rewards_GN.flatten().tolist() == rewards and metrics["agreement"] == 0.5
+        assert [row["dropped"] for row in run.rows[1]] == dropped
+
+
+def test_rewards_are_compared_in_groups_or_over_the_whole_batch():
+    """Rewards 1, 0 | 0, 0: in groups of 2 the last two teach nothing; over the batch all are below the first."""
+    def ask(k):
+        return asks(k) if k == 0 else "no block"
+    found = {}
+    for group in ("prompt", "batch"):
+        run = Scripted(ask, challenger_group=group)
+        train_challenger(run, 1)
+        found[group] = group_advantages(run.learned[0][1]).flatten().tolist()
+    assert found["prompt"] == pytest.approx([math.sqrt(0.5), -math.sqrt(0.5), 0, 0], abs=1e-5)
+    assert found["batch"] == pytest.approx([1.5, -0.5, -0.5, -0.5], abs=1e-5)  # mean 1/4, unbiased std 1/2
+
+
+def test_the_pool_may_want_an_answer_where_training_does_not():
+    def ask(k):
+        return asks(k).partition("\\boxed")[0] if k % 2 else asks(k)
+    for needs_answer, dropped in ((False, [None] * 4), (True, [None, "wrong format"] * 2)):
+        run = Scripted(ask, box="optional", pool_needs_answer=needs_answer)
+        train_challenger(run, 1)
+        build_questions(run, 1)
+        assert run.learned[0][2]["valid"] == 1 and [row["dropped"] for row in run.rows[1]] == dropped
+    assert OFFICIAL.box == "optional" and OFFICIAL.pool_needs_answer and PAPER.box == "after"
+
+
+@pytest.mark.parametrize("matched, drawn", [(2, 4), (4, 4), (6, 8), (100, 12)])
+def test_pools_are_drawn_until_as_many_are_kept(matched, drawn):
+    """Pools of 4 questions, all of which are kept; of 3 pools at most."""
+    run = Scripted(match_kept="other", pool_draws=3)
+    run.matched = [matched]
+    build_questions(run, 1)
+    surplus = max(0, drawn - matched)
+    assert [row["dropped"] for row in run.rows[1]] == [None] * (drawn - surplus) + ["more than matched"] * surplus
+
+
+def test_a_part_of_the_solvers_reward_for_the_form():
+    think = "<think>1 and 1</think>\\boxed{2}"
+    assert Math().well_formed(think)
+    for bad in ("\\boxed{2}", " " + think, think.replace("</think>", ""), "<think>\\boxed{2}</think>", think[:-1]):
+        assert not Math().well_formed(bad)
+    for weight, right in ((0.0, 1.0), (0.1, 0.9)):
+        run = Scripted(format_weight=weight)
+        run.given = [{"question": "What is 1 + 1?", "label": "2", "share": 1.0}]
+        run.asks = None
+        train_solver(run, 1)
+        assert run.learned[0][1].tolist() == [[right, 0], [right, 0]]
+    run = Scripted(format_weight=0.1)
+    run.given = [{"question": "What is 1 + 1?", "label": "3", "share": 1.0}]
+    run.text = lambda completion: think
+    train_solver(run, 1)
+    np.testing.assert_allclose(run.learned[0][1], 0.1)  # well formed and wrong
+
+
+def test_each_challenger_prompt_holds_a_text():
+    """One a group in training, one a question in the pool; the same seed draws the same."""
+    def prompts(seed):
+        run = Scripted(context="some.jsonl", seed=seed, challenger_prompts=6, pool=9)
+        run.contexts = [f"text {i}" for i in range(20)]
+        train_challenger(run, 1)
+        build_questions(run, 1)
+        return [(c["n"], c["prompts"]) for c in run.calls if c["progress"] == "asking"]
+    training, pool = prompts(0)
+    assert (training[0], len(training[1])) == (2, 6) and (pool[0], len(pool[1])) == (1, 9)
+    user = Math.challenger_prompt[1]
+    assert all(p.startswith("text ") and p.endswith(f"\n\n{user}") for p in training[1] + pool[1])
+    assert len(set(training[1])) > 1 and prompts(0) == [training, pool] and prompts(1) != [training, pool]
+    assert Scripted().challenger_prompts(4, (1, "challenger", 0)) == [user]
+
+
+def test_texts_of_a_file(tmp_path):
+    file = tmp_path / "texts.jsonl"
+    file.write_text('"a baker"\n\n{"text": " a sailor ", "id": 3}\n')
+    assert read_texts(file) == ["a baker", "a sailor"]
+    for text, says in (("a baker", "line 1, is not JSON"), ('"a"\n3', "line 2, needs a text"), ('""', "needs a text"),
+                       ('{"txt": "a"}', "line 1, needs a text"), ("\n", "holds no text")):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=says) as error:
+            Run(Config(heldout="", context=str(file), out=str(tmp_path / "run")))
+        assert "\n" not in str(error.value)
+    with pytest.raises(FileNotFoundError, match="no file 'nowhere.jsonl'"):
+        Run(Config(heldout="", context="nowhere.jsonl", out=str(tmp_path / "run")))
+    assert not (tmp_path / "run").exists()
+
+
+# ---- the update
+
+def loss_of(ratio, A, cfg, reference_ratio=1.0):
+    logprobs = torch.tensor([[math.log(0.1)]], dtype=torch.float64)
+    old, ref = logprobs - math.log(ratio), logprobs + math.log(reference_ratio)
+    A_1, mask_11 = torch.tensor([A], dtype=torch.float64), torch.ones(1, 1)
+    return grpo_loss(logprobs, old, ref, A_1, mask_11, cfg, denominator=1, averaged_B=mask_11[0])[0].item()
+
+
+def test_clips_by_hand():
+    """Ratio 1.25 is clipped at 1.2 in the paper, not in the code at 1.3; ratio 5 with A = -1 is bounded at 3 there."""
+    for ratio, A, paper, official in ((1.25, 1, 1.2, 1.25), (2, 1, 1.2, 1.3), (0.5, -1, -0.8, -0.8), (0.5, 1, 0.5, 0.5),
+                                      (2, -1, -2, -2), (5, -1, -5, -3)):
+        assert [-loss_of(ratio, A, cfg) for cfg in (PAPER, OFFICIAL)] == pytest.approx([paper, official])
+
+
+def test_the_kl_estimate_is_clamped():
+    """k3 of a reference that is e^3 times as likely is e^3 - 4 = 16.09, at most 10 in the code; of one e^2 times, 4.39."""
+    for d in (2, 3):
+        whole = math.exp(d) - d - 1
+        for cfg, expected in ((PAPER, whole), (OFFICIAL, min(10, whole))):
+            assert loss_of(1, 0, cfg, math.exp(d)) == pytest.approx(cfg.kl_coef * expected)
+
+
+def test_averages_by_hand():
+    """Rows of 1, 3, 2 and 4 tokens: a token weighs 1/10; 1/4 of its row; or 1/2 of its pair's 4 and 6."""
+    mask = torch.tensor([[1, 0, 0, 0], [1, 1, 1, 0], [1, 1, 0, 0], [1, 1, 1, 1]], dtype=torch.float64)
+    for average, of_row in (("token", [1 / 10] * 4), ("sequence", [1 / 4, 1 / 12, 1 / 8, 1 / 16]),
+                            ("rows", [1 / 8, 1 / 8, 1 / 12, 1 / 12])):
+        found = token_weights(mask, average, 2 if average == "rows" else None, torch.tensor([4, 4, 6, 6]))
+        assert torch.allclose(found, mask * torch.tensor(of_row, dtype=torch.float64)[:, None])
+
+
+def trained(average, average_rows=1, mini_batches=1, rows=7, **settings):
+    """The gradient of a step; with mini-batches, the sum of their gradients at the same weights."""
+    settings = {"kl_coef": 0.0, "max_grad_norm": 1e9, "average": average, "clip_low": 1e9, "clip_high": 1e9} | settings
+    trainer = Trainer(small_model(), GRPOConfig(**settings), 0.0, mini_batches=mini_batches, average_rows=average_rows)
+    return gradient(trainer, some_rollouts(20)[:rows] if isinstance(rows, int) else rows)
+
+
+def test_rows_are_averaged_together_whatever_a_micro_batch_holds():
+    """The pairs of 7 rows, and the one left over, weigh the same; each is a mean over its tokens."""
+    rows = some_rollouts(20)[:7]
+    pairs = sum(trained("token", rows=rows[i:i + 2]) for i in range(0, 7, 2)) / 4
+    for token_budget in (2048, 60, 1):
+        assert torch.allclose(trained("rows", 2, token_budget=token_budget), pairs, atol=1e-6)
+    assert not torch.allclose(trained("token"), pairs, atol=1e-4)
+    assert torch.allclose(trained("rows", 1), trained("sequence"), atol=1e-6)
+    assert torch.allclose(trained("rows", 7), trained("token"), atol=1e-6)
+    assert torch.allclose(trained("rows", 99), trained("token"), atol=1e-6)
+
+
+def test_pairs_do_not_reach_over_mini_batches():
+    """7 rows in 2 mini-batches are 4 and 3; a step at learning rate 0 leaves the weights between the two."""
+    rows = some_rollouts(20)[:7]
+    found = trained("rows", 2, mini_batches=2, rows=rows, weight_decay=0.0).view(2, -1)
+    for gradient_of_mini, mini in zip(found, (rows[:4], rows[4:]), strict=True):
+        assert torch.allclose(gradient_of_mini, trained("rows", 2, rows=mini), atol=1e-6)
+
+
+@pytest.mark.parametrize("warmup_steps, rates", [(0, [1, 1, 1]), (1, [0, 1, 1]), (2, [0, 0.5, 1])])
+def test_warm_up(warmup_steps, rates, tmp_path):
+    """The rate of each step, in all its updates; also of a trainer that goes on from a checkpoint."""
+    def new():
+        cfg = GRPOConfig(kl_coef=0.0, warmup_steps=warmup_steps)
+        return Trainer(small_model(), cfg, 1e-3, mini_batches=3)
+    trainer = new()
+    for step, rate in enumerate(rates):
+        before = weights(trainer.policy).clone()
+        trainer.step(some_rollouts(seed=step))
+        assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(1e-3 * rate)
+        assert weights(trainer.policy).equal(before) == (rate == 0)
+        trainer.save_checkpoint(tmp_path, step + 1, keep=9)
+        if step == 0:
+            resumed = new()
+            assert resumed.load_checkpoint(tmp_path) == 1
+        else:
+            resumed.step(some_rollouts(seed=step))
+            assert weights(resumed.policy).equal(weights(trainer.policy))
+
+
+def test_a_step_makes_its_mini_batches():
+    trainer, made = Trainer(small_model(), GRPOConfig(kl_coef=0.0), 1e-3, mini_batches=3), []
+    trainer.optimizer.step = lambda: made.append(1)
+    trainer.step(some_rollouts(11))
+    assert len(made) == 3
+
+
+def test_each_role_has_its_own_updates(monkeypatch):
+    made = []
+
+    def trainer(weights, cfg, lr, device, mini_batches, average_rows):
+        made.append((weights, lr, mini_batches, average_rows))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(plumbing, "Trainer", trainer)
+    monkeypatch.setattr(plumbing, "choose_threads", lambda width: None)
+    run = Scripted(challenger_lr=1.0, challenger_mini_batches=2, challenger_average_rows=3,
+                   solver_lr=4.0, solver_mini_batches=5, solver_average_rows=6)
+    run.sampler = SimpleNamespace(model=SimpleNamespace(config=SimpleNamespace(width=8)), device="cpu",
+                                  release=lambda: None)
+    for role in ("challenger", "solver"):
+        with pytest.raises(KeyboardInterrupt):
+            next(Run.phase(run, role, 1))
+    assert made == [("challenger 0", 1.0, 2, 3), ("solver 0", 4.0, 5, 6)]
+
+
+def test_a_run_says_how_many_updates_an_iteration_makes():
+    assert "5 x 2,048 questions, answered 10 times each; 160 optimizer updates\n" in sizes(PAPER)
+    assert "15 x 512 questions 5 times each; 60 optimizer updates" in sizes(PAPER)
+    assert "at learning rate 0" not in sizes(PAPER)
+    assert "160 optimizer updates, 32 of them at learning rate 0\n" in sizes(OFFICIAL)
+    assert sizes(OFFICIAL).endswith("60 optimizer updates, 4 of them at learning rate 0")
+    assert "pool has 8,000 questions, answered 9 times each" in sizes(OFFICIAL)
+    assert sizes(Config(train_file="some.jsonl")).count("\n") == 1  # neither Challenger nor pool
+
+
+# ---- metrics
+
+def row(question, share=0.0, majority="1", proposed="1", dropped=None, truth="1"):
+    return {"question": question, "share": share, "majority": majority, "proposed": proposed, "dropped": dropped,
+            "truth": truth}
+
+
+def test_vote_metrics_by_hand():
+    rows = [row("a", 0.5), row("b", 0.9, proposed="2"), row("c", 1.0, proposed="1.0"), row(None, 0.0, None, None)]
+    assert vote_metrics(rows, Math()) == {"valid": 0.75, "share": pytest.approx(0.8), "agreement": pytest.approx(2 / 3),
+                                          "share_counts": [0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 1]}
+    assert vote_metrics([row(None)], Math()) == {"valid": 0, "share": 0, "agreement": 0, "share_counts": [0] * 11}
+
+
+def test_what_is_said_of_a_pool():
+    run = Scripted()
+    run.truth = Sums().truth
+    run.rows[1] = [row("What is  1 + 2?"), row("other", dropped="too easy")]
+    run.rows[2] = [row("what is 1 + 2?", 0.5), row("What is 1 + 3?", 0.5, truth="4"), row("x", 1.0, dropped="too easy"),
+                   row(None, dropped="wrong format", truth=None), row("y", 0.1, dropped="too hard", truth=None)]
+    found = run.of_pool(2)
+    assert found.items() >= {"kept": 2, "pool": 5, "valid": 0.8, "new": 0.75, "label_accuracy": 0.5, "well_posed": 0.75,
+                             "dropped": {"too easy": 0.2, "too hard": 0.2, "wrong format": 0.2}}.items()
+    assert run.of_pool(1)["new"] == 1
+
+
+# ---- real runs
+
+def tiny_run(out, **settings):
+    return Config(**{"model": str(ROOT / "tiny"), "out": str(out), "heldout": "", "iterations": 1} | settings)
+
+
+@pytest.fixture
+def questions(tmp_path):
+    """A run's questions.jsonl: 8 that were kept, 2 that were not."""
+    rows = [row(f"What is 1{i} + 2?", 0.5, str(12 + i)) for i in range(8)]
+    rows += [row("What is 1 + 1?", 1.0, "2", dropped="too easy"), row(None, 0.0, None, None, dropped="wrong format")]
+    file = tmp_path / "questions.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def test_a_file_to_train_on(questions, tmp_path):
+    """A run's pool is such a file, of which the dropped rows are left out; options are not taken."""
+    run = Run(tiny_run(tmp_path / "run", train_file=str(questions)))
+    assert run.labelled_questions(1) == [{"question": f"What is 1{i} + 2?", "label": str(12 + i), "share": 1.0}
+                                         for i in range(8)]
+    options = tmp_path / "options.jsonl"
+    options.write_text('{"question": "Which?", "answer": "A", "options": ["this", "that"]}\n')
+    for file, says in ((options, "has questions with options"), ("nowhere.jsonl", "no question file")):
+        with pytest.raises((OSError, ValueError), match=says) as error:
+            Run(tiny_run(tmp_path / "other", train_file=str(file)))
+        assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match="--match_kept names .* which has no iter1/questions.jsonl"):
+        Run(tiny_run(tmp_path / "other", match_kept=str(tmp_path)))
+    with pytest.raises(ValueError, match="--one_model leaves no place"):
+        Run(tiny_run(tmp_path / "other", one_model=True, train_file=str(questions)))
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.slow
+def test_training_on_a_file_and_asking_it(questions, tmp_path, monkeypatch):
+    """The Solver alone is trained, in the folder of any run; evaluate.py asks the 8 kept questions."""
+    import evaluate
+    out = tmp_path / "run"
+    evolve(Run(tiny_run(out, train_file=str(questions), solver_steps=2, solver_prompts=8, max_answer_tokens=96)))
+    assert sorted(p.name for p in (out / "iter1").iterdir()) == ["solver"]
+    steps = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [(step["phase"], step["step"], step["share"]) for step in steps] == [("solver", 1, 1), ("solver", 2, 1)]
+    assert any(0 < step["reward"] < 1 for step in steps)
+    assert not weights(load(out / "iter1" / "solver")).equal(weights(load(ROOT / "tiny")))
+    monkeypatch.setattr("sys.argv", ["evaluate.py", "--model", str(out / "iter1" / "solver"), "--data", str(questions),
+                                     "--task", "sums", "--max_tokens", "96", "--out", str(tmp_path / "asked")])
+    evaluate.main()
+    asked = [json.loads(line) for line in (tmp_path / "asked" / "questions.jsonl").read_text().splitlines()]
+    assert sorted(row["gold"] for row in asked) == [str(12 + i) for i in range(8)]
+
+
+@pytest.mark.slow
+def test_a_frozen_challenger_of_another_run(tmp_path):
+    base = load(ROOT / "tiny", dtype=None)
+    with torch.no_grad():
+        base.norm.weight += 1
+    run = Run(tiny_run(tmp_path / "first"))
+    save(base, tmp_path / "other", run.tokenizer)
+    run = Run(tiny_run(tmp_path / "run", challenger=str(tmp_path / "other"), challenger_steps=0))
+    train_challenger(run, 1)
+    assert weights(run.weights("challenger", 1)).equal(weights(base))
+    assert weights(run.weights("solver", 0)).equal(weights(load(ROOT / "tiny", dtype=None)))
+    assert RunFolder(tmp_path / "run").part("challenger", 1).exists()
