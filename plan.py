@@ -21,6 +21,7 @@ from folder import columns, disk_needed
 from kernels.logprob import chunk_tokens
 from model import Transformer, read_config, resolve
 from pages import MAX_PREFILL_TOKENS, MEMORY_SHARE, PAGE_SIZE, PagedCache
+from run import sizes
 from rzero import PRESETS
 
 PROMPT = 200  # assumed tokens of a prompt
@@ -261,6 +262,7 @@ def plan(cfg, machine):
     if host := host_memory(cfg, config, machine.devices):
         print(f"The host holds {host / 1e9:,.1f} GB for each device (--offload {cfg.offload}).")
     needed, checkpoint = disk_needed(cfg, config.parameters())
+    print(sizes(cfg))
     print(f"On disk are about {needed / 1e9:.3g} GB of weights and questions"
           + f", and up to three checkpoints of {checkpoint / 1e9:.3g}" * (cfg.checkpoint_every > 0) + ".")
     measured = any(reached(cfg))

@@ -45,8 +45,8 @@ def sizes(cfg):
     def updates(role, rows):
         steps, mini_batches = getattr(cfg, f"{role}_steps"), getattr(cfg, f"{role}_mini_batches")
         each = -(-rows // -(-rows // mini_batches))  # as a Trainer cuts them
-        still = each * min(steps, cfg.warmup_steps > 0)
-        return f"{steps * each:,} optimizer updates" + f", {still:,} of them at learning rate 0" * (still > 0)
+        moving = each * (steps - min(steps, cfg.warmup_steps > 0))
+        return f"{steps * each:,} optimizer updates" + f", {moving:,} above learning rate 0" * (moving < steps * each)
 
     proposals, answers = cfg.challenger_prompts * cfg.challenger_rollouts, cfg.solver_prompts * cfg.solver_rollouts
     lines = [] if cfg.train_file else [
