@@ -202,7 +202,7 @@ def test_micro_batches_change_nothing(average, mini_batches):
     for budget in (1, 40, 10**6):
         model = small_model()
         trainer = Trainer(model, lr=2e-4, token_budget=budget, average=average, mini_batches=mini_batches, kl_coef=0.1,
-                          average_rows=3)
+                          average_rows=2)
         metrics = [trainer.step(some_rollouts(seed=s)) for s in (0, 1)]
         results.append((weights(trainer.policy), metrics))
     for w, metrics in results[1:]:
