@@ -12,22 +12,13 @@ import torch
 from test_grpo import gradient, small_model, some_rollouts, weights
 from test_penalty import slow_penalty, some_questions
 
+import evaluate
 import run as plumbing
-from folder import RunFolder
+import rzero
 from grpo import GRPOConfig, Trainer, group_advantages, grpo_loss, token_weights
 from model import load, save
 from run import Run, sizes, vote_metrics
-from rzero import (
-    PRESETS,
-    Config,
-    Vote,
-    build_questions,
-    challenger_rewards,
-    evolve,
-    train_challenger,
-    train_solver,
-    why_dropped,
-)
+from rzero import PRESETS, Config, Vote, build_questions, challenger_rewards, evolve, train_challenger
 from tasks import Math, Sums, load_task
 from tasks.benchmarks import read_texts
 
@@ -68,10 +59,9 @@ def test_rewards_and_advantages_of_208_questions():
 def test_rewards_by_hand():
     """p = 0.5 and 0.9, no two alike, one of three invalid."""
     questions, p = ["a b c d", "e f g h", None], [0.5, 0.9, 0.0]
-    np.testing.assert_allclose(challenger_rewards(questions, p, Math(), PAPER)[0], [1 - 1 / 3, 0, 0])
-    np.testing.assert_allclose(challenger_rewards(questions, p, Math(), OFFICIAL)[0], [1 / 6, 0.1 - 1 / 3, -1 - 1 / 3])
-    without = Config(penalty_weight=0)
-    np.testing.assert_allclose(challenger_rewards(questions, p, Math(), without)[0], [1, 0.2, 0], atol=1e-12)
+    for cfg, rewards in ((PAPER, [1 - 1 / 3, 0, 0]), (OFFICIAL, [1 / 6, 0.1 - 1 / 3, -1 - 1 / 3]),
+                         (Config(penalty_weight=0), [1, 0.2, 0])):
+        np.testing.assert_allclose(challenger_rewards(questions, p, Math(), cfg)[0], rewards, atol=1e-12)
 
 
 @pytest.mark.parametrize("answers, counted, ignored, answer", [
@@ -108,7 +98,7 @@ def test_the_block_and_the_box_of_a_question(completion, rules, question):
 
 
 def reason(share, cfg, question="1 + 1?", proposed="2", majority="2"):
-    return why_dropped(Vote(question, proposed, [], majority, share), Math(), cfg)
+    return rzero.why_dropped(Vote(question, proposed, [], majority, share), Math(), cfg)
 
 
 def test_which_questions_are_kept():
@@ -120,13 +110,8 @@ def test_which_questions_are_kept():
     assert [reason(p, PAPER) for p in (0.2, 0.8)] == ["too hard", "too easy"]
     assert reason(0.5, PAPER, question=None) == "wrong format"
     assert reason(0.5, OFFICIAL, majority=None) == "no answer"  # most answers had no box, which is an answer there
-
-
-def test_the_word_filter():
     for change in ({"question": "A Box of 3?"}, {"question": "证明 1 + 1 = 2"}, {"majority": "\\text{two}"}):
-        assert reason(0.5, PAPER, **change) is None
-        assert reason(0.5, OFFICIAL, **change) == "unwanted word"
-    assert reason(0.5, OFFICIAL) is None and reason(0.5, OFFICIAL, question="Prove it") is None
+        assert reason(0.5, PAPER, **change) is None and reason(0.5, OFFICIAL, **change) == "unwanted word"
 
 
 # ---- the loop, with a scripted model: what is asked, by which weights, in which way
@@ -137,20 +122,21 @@ def asks(k):
 
 
 class Scripted(Run):
-    """A `Run` whose weights are names, and whose sampler says what it is told to: question k is What is 1 + k?, and
-    every other answer is right, the rest all different."""
+    """A `Run` whose weights are names, and whose sampler says what it is told to: as the Challenger asks(k), as the
+    Solver every other answer right, and the rest all different."""
 
-    def __init__(self, asks=asks, **settings):
+    def __init__(self, asks=asks, given=(), **settings):
         self.cfg = Config(**{"iterations": 1, "challenger_steps": 1, "challenger_prompts": 2, "challenger_rollouts": 2,
                              "pool": 4, "pool_draws": 1, "solver_steps": 1, "solver_prompts": 2, "solver_rollouts": 2,
                              "answers": 4, "pool_answers": 6, "penalty_weight": 0.0} | settings)
         self.task = load_task("sums", question_block=self.cfg.question_block, box=self.cfg.box)
-        self.truth, self.given, self.contexts, self.matched, self.trainer = None, [], [None], [], None
+        self.truth, self.given, self.contexts, self.matched, self.trainer = None, given, [None], [], None
         self.asks, self.calls, self.starts, self.learned, self.rows = asks, [], [], [], {}
         self.tokenizer = SimpleNamespace(chat=lambda system, user: user, decode=lambda tokens: tokens)
         self.sampler, self.spent = SimpleNamespace(generate=self.generate), plumbing.Counter()
         self.folder = SimpleNamespace(questions=self.rows.get, write_questions=self.rows.__setitem__,
                                       part=lambda part, iteration: f"iter{iteration}/{part}")
+        self.finished = self.measure = self.report = lambda *_: False
 
     def weights(self, role, iteration):
         return f"{role} {iteration}"
@@ -164,24 +150,15 @@ class Scripted(Run):
         def says(i, j):
             if settings["progress"] == "asking":
                 return self.asks(i * n + j)
-            right = 1 + int(prompts[i].split()[-1][:-1])
-            return f"\\boxed{{{right if j % 2 == 0 else 1000 + j}}}"
+            return f"\\boxed{{{1000 + j if j % 2 else 1 + int(prompts[i].split()[-1][:-1])}}}"
         return [[keep(i, j, SimpleNamespace(tokens=says(i, j))) for j in range(n)] for i in range(len(prompts))]
 
     def phase(self, role, iteration):
         self.starts.append(self.start(role, iteration))
-        for index in range(getattr(self.cfg, f"{role}_steps")):
-            yield SimpleNamespace(policy=f"{role} in training", key=(iteration, role, index), index=index,
-                                  learn=lambda prompts, completions, rewards_GN, **metrics: self.learned.append(
-                                      (role, rewards_GN, metrics)))
+        yield SimpleNamespace(policy=f"{role} in training", key=(iteration, role, 0), index=0, learn=self.learn)
 
-    def finished(self, part, iteration):
-        return False
-
-    def measure(self, iteration):
-        pass
-
-    report = Run.__repr__
+    def learn(self, prompts, completions, rewards_GN, **metrics):
+        self.learned.append((rewards_GN, metrics))
 
 
 def test_each_use_of_the_sampler_has_its_own_settings():
@@ -218,7 +195,7 @@ def test_agreement_with_the_proposed_answer():
         run = Scripted(agreement=agreement)
         train_challenger(run, 1)
         build_questions(run, 1)
-        _, rewards_GN, metrics = run.learned[0]
+        rewards_GN, metrics = run.learned[0]
         assert rewards_GN.flatten().tolist() == rewards and metrics["agreement"] == 0.5
         assert [row["dropped"] for row in run.rows[1]] == dropped
 
@@ -231,7 +208,7 @@ def test_rewards_are_compared_in_groups_or_over_the_whole_batch():
     for group in ("prompt", "batch"):
         run = Scripted(ask, challenger_group=group)
         train_challenger(run, 1)
-        found[group] = group_advantages(run.learned[0][1]).flatten().tolist()
+        found[group] = group_advantages(run.learned[0][0]).flatten().tolist()
     assert found["prompt"] == pytest.approx([math.sqrt(0.5), -math.sqrt(0.5), 0, 0], abs=1e-5)
     assert found["batch"] == pytest.approx([1.5, -0.5, -0.5, -0.5], abs=1e-5)  # mean 1/4, unbiased std 1/2
 
@@ -243,7 +220,7 @@ def test_the_pool_may_want_an_answer_where_training_does_not():
         run = Scripted(ask, box="optional", pool_needs_answer=needs_answer)
         train_challenger(run, 1)
         build_questions(run, 1)
-        assert run.learned[0][2]["valid"] == 1 and [row["dropped"] for row in run.rows[1]] == dropped
+        assert run.learned[0][1]["valid"] == 1 and [row["dropped"] for row in run.rows[1]] == dropped
     assert OFFICIAL.box == "optional" and OFFICIAL.pool_needs_answer and PAPER.box == "after"
 
 
@@ -262,17 +239,12 @@ def test_a_part_of_the_solvers_reward_for_the_form():
     assert Math().well_formed(think)
     for bad in ("\\boxed{2}", " " + think, think.replace("</think>", ""), "<think>\\boxed{2}</think>", think[:-1]):
         assert not Math().well_formed(bad)
-    for weight, right in ((0.0, 1.0), (0.1, 0.9)):
-        run = Scripted(format_weight=weight)
-        run.given = [{"question": "What is 1 + 1?", "label": "2", "share": 1.0}]
-        run.asks = None
-        train_solver(run, 1)
-        assert run.learned[0][1].tolist() == [[right, 0], [right, 0]]
-    run = Scripted(format_weight=0.1)
-    run.given = [{"question": "What is 1 + 1?", "label": "3", "share": 1.0}]
-    run.text = lambda completion: think
-    train_solver(run, 1)
-    np.testing.assert_allclose(run.learned[0][1], 0.1)  # well formed and wrong
+    for weight, label, says, rewards in ((0.0, "2", None, [1, 0]), (0.1, "2", None, [0.9, 0]), (0.1, "3", think, [0.1, 0.1])):
+        run = Scripted(given=[{"question": "What is 1 + 1?", "label": label, "share": 1.0}], format_weight=weight)
+        if says:
+            run.text = lambda completion: think
+        rzero.train_solver(run, 1)
+        np.testing.assert_allclose(run.learned[0][0], [rewards, rewards])
 
 
 def test_each_challenger_prompt_holds_a_text():
@@ -387,13 +359,6 @@ def test_warm_up(warmup_steps, rates, tmp_path):
             assert weights(resumed.policy).equal(weights(trainer.policy))
 
 
-def test_a_step_makes_its_mini_batches():
-    trainer, made = Trainer(small_model(), GRPOConfig(kl_coef=0.0), 1e-3, mini_batches=3), []
-    trainer.optimizer.step = lambda: made.append(1)
-    trainer.step(some_rollouts(11))
-    assert len(made) == 3
-
-
 def test_each_role_has_its_own_updates(monkeypatch):
     made = []
 
@@ -455,10 +420,13 @@ def tiny_run(out, **settings):
     return Config(**{"model": str(ROOT / "tiny"), "out": str(out), "heldout": "", "iterations": 1} | settings)
 
 
+SUMS = {f"What is {23 + 7 * i} + {41 - 3 * i} - 1{i} + 2{i}?": str(74 + 4 * i) for i in range(8)}
+
+
 @pytest.fixture
 def questions(tmp_path):
     """A run's questions.jsonl: 8 that were kept, 2 that were not."""
-    rows = [row(f"What is 1{i} + 2?", 0.5, str(12 + i)) for i in range(8)]
+    rows = [row(question, 0.5, answer) for question, answer in SUMS.items()]
     rows += [row("What is 1 + 1?", 1.0, "2", dropped="too easy"), row(None, 0.0, None, None, dropped="wrong format")]
     file = tmp_path / "questions.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -468,8 +436,7 @@ def questions(tmp_path):
 def test_a_file_to_train_on(questions, tmp_path):
     """A run's pool is such a file, of which the dropped rows are left out; options are not taken."""
     run = Run(tiny_run(tmp_path / "run", train_file=str(questions)))
-    assert run.labelled_questions(1) == [{"question": f"What is 1{i} + 2?", "label": str(12 + i), "share": 1.0}
-                                         for i in range(8)]
+    assert run.labelled_questions(1) == [{"question": q, "label": a, "share": 1.0} for q, a in SUMS.items()]
     options = tmp_path / "options.jsonl"
     options.write_text('{"question": "Which?", "answer": "A", "options": ["this", "that"]}\n')
     for file, says in ((options, "has questions with options"), ("nowhere.jsonl", "no question file")):
@@ -485,31 +452,28 @@ def test_a_file_to_train_on(questions, tmp_path):
 
 @pytest.mark.slow
 def test_training_on_a_file_and_asking_it(questions, tmp_path, monkeypatch):
-    """The Solver alone is trained, in the folder of any run; evaluate.py asks the 8 kept questions."""
-    import evaluate
+    """The Solver alone is trained, in the folder of any run, and learns; evaluate.py asks the 8 kept questions."""
     out = tmp_path / "run"
-    evolve(Run(tiny_run(out, train_file=str(questions), solver_steps=2, solver_prompts=8, max_answer_tokens=96)))
-    assert sorted(p.name for p in (out / "iter1").iterdir()) == ["solver"]
+    evolve(Run(tiny_run(out, train_file=str(questions), solver_steps=10, solver_prompts=8, max_answer_tokens=96)))
+    assert [p.name for p in (out / "iter1").iterdir()] == ["solver"]
     steps = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert [(step["phase"], step["step"], step["share"]) for step in steps] == [("solver", 1, 1), ("solver", 2, 1)]
-    assert any(0 < step["reward"] < 1 for step in steps)
-    assert not weights(load(out / "iter1" / "solver")).equal(weights(load(ROOT / "tiny")))
+    assert [(step["phase"], step["step"], step["share"]) for step in steps] == [("solver", i, 1) for i in range(1, 11)]
+    assert steps[8]["reward"] + steps[9]["reward"] > steps[0]["reward"] + steps[1]["reward"] + 0.2
     monkeypatch.setattr("sys.argv", ["evaluate.py", "--model", str(out / "iter1" / "solver"), "--data", str(questions),
                                      "--task", "sums", "--max_tokens", "96", "--out", str(tmp_path / "asked")])
     evaluate.main()
     asked = [json.loads(line) for line in (tmp_path / "asked" / "questions.jsonl").read_text().splitlines()]
-    assert sorted(row["gold"] for row in asked) == [str(12 + i) for i in range(8)]
+    assert {row["question"]: row["gold"] for row in asked} == SUMS
 
 
 @pytest.mark.slow
 def test_a_frozen_challenger_of_another_run(tmp_path):
-    base = load(ROOT / "tiny", dtype=None)
+    """It keeps its weights; the Solver starts from the base."""
+    base, other = (load(ROOT / "tiny", dtype=None) for _ in range(2))
     with torch.no_grad():
-        base.norm.weight += 1
-    run = Run(tiny_run(tmp_path / "first"))
-    save(base, tmp_path / "other", run.tokenizer)
+        other.norm.weight += 1
+    save(other, tmp_path / "other", Run(tiny_run(tmp_path / "first")).tokenizer)
     run = Run(tiny_run(tmp_path / "run", challenger=str(tmp_path / "other"), challenger_steps=0))
     train_challenger(run, 1)
-    assert weights(run.weights("challenger", 1)).equal(weights(base))
-    assert weights(run.weights("solver", 0)).equal(weights(load(ROOT / "tiny", dtype=None)))
-    assert RunFolder(tmp_path / "run").part("challenger", 1).exists()
+    assert weights(run.weights("challenger", 1)).equal(weights(other)) and not weights(base).equal(weights(other))
+    assert weights(run.start("solver", 1)).equal(weights(base))
