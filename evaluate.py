@@ -8,8 +8,9 @@
 
 --data is a folder of the paper's ten benchmarks (tasks/benchmarks.py), where the Hub gives those that are missing, or a
 JSONL file of your own. Its lines have `question` (or `problem`) and `answer`, and --task grades them; lines with
-`options` are graded by letter. A completion without a final answer is wrong. Every completion is written to --out as it
-ends, and the same command resumes there. --regrade grades again without a model.
+`options` are graded by letter. Of the questions.jsonl of a run, the kept are asked, and the majority is the answer. A
+completion without a final answer is wrong. Every completion is written to --out as it ends, and the same command
+resumes there. --regrade grades again without a model.
 
 mean@k is the mean over k samples at temperature 1, pass@k the unbiased estimator of arXiv 2107.03374, and majority@k
 the accuracy of the most frequent of the k answers. Intervals are 95 %, over questions."""

@@ -99,7 +99,7 @@ class Run:
         if any(q.options for q in given):
             raise ValueError(f"--train_file {cfg.train_file} has questions with options, which only evaluate.py takes")
         self.given = [{"question": q.question, "label": q.answer, "share": 1.0} for q in given]
-        self.contexts = read_texts(cfg.context) if cfg.context else [None]
+        self.contexts = read_texts(cfg.context) if cfg.context else []
         base = resolve(cfg.model)
         self.first = {"solver": base, "challenger": resolve(cfg.challenger) if cfg.challenger else base}
         self.sampler = Sampler.load(base, DTYPES[cfg.sampler_dtype], max_rows=cfg.max_rows, kv_gb=cfg.kv_gb or None)
@@ -126,11 +126,10 @@ class Run:
             return self.weights("challenger", iteration)
         return self.weights("solver" if self.cfg.one_model else role, iteration - 1)
 
-    def challenger_prompts(self, n, key):
-        """The prompts for n questions: one for all, or with --context one a group, in the pool one a question."""
-        groups = 1
-        if self.cfg.context:
-            groups = n // self.cfg.challenger_rollouts if "challenger" in key else n
+    def challenger_prompts(self, groups, key):
+        """The prompt of each group, with a text of --context drawn by `key`; without --context one prompt for all."""
+        if not self.contexts:
+            return [self.tokenizer.chat(*self.task.challenger_messages())]
         rng = np.random.default_rng(draw_seed(self.cfg.seed, *key, "context"))
         contexts = (self.contexts[i] for i in rng.integers(len(self.contexts), size=groups))
         return [self.tokenizer.chat(*self.task.challenger_messages(context)) for context in contexts]

@@ -102,17 +102,17 @@ def why_dropped(vote, task, cfg):
 # ---- the three parts of an iteration, and the loop
 
 
-def propose(run, challenger, n, key, top_p, needs_answer=False):
-    """n proposals of the Challenger -> lists of their prompts, completions, and (question, proposed answer), with None
-    for the question where the format is wrong. needs_answer: it is, where no answer is proposed."""
-    task, prompts = run.task, run.challenger_prompts(n, key)
-    N = n // len(prompts)
-    groups = run.sample(challenger, prompts, N, run.cfg.max_question_tokens, key, "asking", top_p)
+def propose(run, challenger, G, N, key, top_p, needs_answer=False):
+    """G groups of N proposals -> lists of their prompts, completions, and (question, proposed answer), with None for
+    the question where the format is wrong. needs_answer: it is, where no answer is proposed."""
+    task, prompts = run.task, run.challenger_prompts(G, key)  # without --context all groups share one prompt
+    each = G * N // len(prompts)
+    groups = run.sample(challenger, prompts, each, run.cfg.max_question_tokens, key, "asking", top_p)
     completions = [completion for group in groups for completion in group]
     proposals = [(task.question(text), task.proposed(text)) for text in map(run.text, completions)]
     if needs_answer:
         proposals = [(None if answer is None else question, answer) for question, answer in proposals]
-    return [prompt for prompt in prompts for _ in range(N)], completions, proposals
+    return [prompt for prompt in prompts for _ in range(each)], completions, proposals
 
 
 def vote(run, solver, proposals, m, key):
@@ -133,7 +133,7 @@ def train_challenger(run, iteration):
     cfg, task, solver = run.cfg, run.task, run.weights("solver", iteration - 1)
     G, N = cfg.challenger_prompts, cfg.challenger_rollouts
     for step in run.phase("challenger", iteration):
-        prompts, completions, proposals = propose(run, step.policy, G * N, step.key, cfg.top_p)
+        prompts, completions, proposals = propose(run, step.policy, G, N, step.key, cfg.top_p)
         votes = vote(run, solver, proposals, cfg.answers, step.key)
         shares = [0 if cfg.agreement and not task.agree(v.majority, v.proposed) else v.share for v in votes]
         rewards, metrics = challenger_rewards([v.question for v in votes], shares, task, cfg)
@@ -148,7 +148,7 @@ def build_questions(run, iteration):
     enough = run.enough_questions(iteration)
     for draw in range(cfg.pool_draws):
         key = (iteration, "questions", draw)
-        *_, proposals = propose(run, challenger, cfg.pool, key, cfg.pool_top_p, cfg.pool_needs_answer)
+        *_, proposals = propose(run, challenger, cfg.pool, 1, key, cfg.pool_top_p, cfg.pool_needs_answer)
         votes = vote(run, solver, proposals, cfg.pool_answers, key)
         rows += [{**v._asdict(), "dropped": why_dropped(v, run.task, cfg)} for v in votes]
         if sum(row["dropped"] is None for row in rows) >= enough:
@@ -307,8 +307,8 @@ PRESETS = {
         format_weight=0.1, warmup_steps=1, clip_high=0.3, clip_dual=3.0, kl_max=10.0,
         average="rows", challenger_average_rows=2, solver_average_rows=1),
     "small": replace(  # one card of 24 GB, overnight; a model of 1.7 billion weights with --offload true
-        PAPER, model="Qwen/Qwen3-0.6B-Base", out="runs/small", challenger_prompts=64, challenger_mini_batches=4,
-        max_question_tokens=2048, pool=2000, solver_prompts=128, solver_mini_batches=4, max_answer_tokens=2048,
+        PAPER, model="Qwen/Qwen3-0.6B-Base", out="runs/small", challenger_prompts=64,
+        max_question_tokens=2048, pool=2000, solver_prompts=128, max_answer_tokens=2048,
         token_budget=8192, max_rows=256),
 }
 

@@ -77,7 +77,7 @@ SMALL = SimpleNamespace(
     draw=(2, 300), attention=(2, 4, 2, 16), head=100, steps=1, length=64, rollouts=4, budget=128,
     peer={"num_blocks": 16, "max_batch_tokens": 64},
     rzero=dict(challenger_steps=1, challenger_prompts=2, challenger_rollouts=2, solver_steps=1, solver_prompts=2,
-               solver_rollouts=2, answers=2, pool=4, pool_draws=1, heldout="", keep_distance=0.5, max_question_tokens=32,
+               solver_rollouts=2, answers=2, pool=4, pool_draws=1, heldout="", keep_low=0.0, keep_high=1.0, max_question_tokens=32,
                max_answer_tokens=16))
 
 

@@ -23,7 +23,7 @@ def rows(*steps):
 
 
 def test_metrics_are_appended_and_an_interrupted_phase_is_rewound(tmp_path):
-    folder = RunFolder(tmp_path, "base")
+    folder = RunFolder(tmp_path)
     before = rows((1, "challenger", 1), (1, "challenger", 2), (1, "solver", 1), (1, "solver", 2), (1, "solver", 3))
     for row in before:
         folder.log(row)
@@ -38,7 +38,7 @@ def test_metrics_are_appended_and_an_interrupted_phase_is_rewound(tmp_path):
 
 def test_a_line_that_was_cut_off_is_removed(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"st')
-    folder = RunFolder(tmp_path, "base")
+    folder = RunFolder(tmp_path)
     folder.log({"step": 2})
     assert read_lines(folder.metrics) == [{"step": 1}, {"step": 2}]
 
@@ -102,7 +102,7 @@ def test_older_role_folders_become_bf16_and_a_killed_rewriting_goes_on(tmp_path,
     assert all(tensor.equal(load_file(folders["solver", 1] / "model.safetensors")[name])
                for name, tensor in before["solver"].items())
     evolve(Run(replace(cfg, iterations=2)))  # finds both folders of the second iteration; a third would rewrite it
-    RunFolder(tmp_path / "run", "base").shrink("solver", 2)
+    RunFolder(tmp_path / "run").shrink("solver", 2)
     for role, tensors in before.items():
         for i, dtype in ((1, torch.bfloat16), (2, torch.float32)):
             got = load_file(folders[role, i] / "model.safetensors")

@@ -32,9 +32,9 @@ def small_model(seed=0, std=0.3, **changes):
     return model
 
 
-def Trainer(model, lr, **settings):
+def Trainer(model, lr, mini_batches=1, average_rows=1, **settings):
     """A trainer whose reference is the model that it starts from."""
-    trainer = grpo.Trainer(model, GRPOConfig(**settings), lr)
+    trainer = grpo.Trainer(model, GRPOConfig(**settings), lr, None, mini_batches, average_rows)
     trainer.step = partial(trainer.step, reference=model)
     return trainer
 
@@ -194,14 +194,15 @@ def test_a_step_with_a_shared_prefix_is_the_plain_step(monkeypatch):
         assert a == pytest.approx(b, rel=1e-5, abs=1e-5)
 
 
-@pytest.mark.parametrize("average", ["token", "sequence"])
+@pytest.mark.parametrize("average", ["token", "sequence", "rows"])
 @pytest.mark.parametrize("mini_batches", [1, 3])
 def test_micro_batches_change_nothing(average, mini_batches):
     """One row at a time or all at once: the same weights after two steps, within 1e-6."""
     results = []
     for budget in (1, 40, 10**6):
         model = small_model()
-        trainer = Trainer(model, lr=2e-4, token_budget=budget, average=average, mini_batches=mini_batches, kl_coef=0.1)
+        trainer = Trainer(model, lr=2e-4, token_budget=budget, average=average, mini_batches=mini_batches, kl_coef=0.1,
+                          average_rows=3)
         metrics = [trainer.step(some_rollouts(seed=s)) for s in (0, 1)]
         results.append((weights(trainer.policy), metrics))
     for w, metrics in results[1:]:

@@ -23,31 +23,36 @@ from answers import same_answer
 from common import comments_of, parse_settings
 from plan import matmul_rate
 from run import NoQuestions, Run, draw_seed
-from rzero import PRESETS, Config, challenger_rewards, evolve, solver_rewards, why_dropped
+from rzero import PRESETS, Config, Vote, challenger_rewards, evolve, solver_rewards, why_dropped
 from tasks import Math
 
 ROOT = Path(__file__).parents[1]
 
 
 def test_challenger_rewards_by_hand():
-    """p = 0.5 gives 1, 0.9 gives 0.2, 0 and 1 give 0, less each one's share of the four well-formed, all different; the
-    malformed gets 0 and is in no cluster; nothing is below 0."""
+    """p = 0.5 gives 1, 0.9 gives 0.2, 0 and 1 give 0, less each one's share of the batch of five, all different; the
+    malformed counts in the batch and gets 0; nothing is below 0."""
     questions = ["alpha beta gamma", "delta epsilon zeta", None, "eta theta iota", "kappa lambda mu"]
-    rewards = challenger_rewards(questions, [0.5, 0.9, 0.0, 1.0, 0.4], Math(), Config())
-    np.testing.assert_allclose(rewards, [0.75, 0.0, 0.0, 0.0, 0.55])
-    twice = challenger_rewards(["alpha beta gamma delta"] * 2 + ["eta theta iota kappa"] * 2, [0.5] * 4, Math(),
-                               Config(penalty_weight=0.5))
+    rewards, metrics = challenger_rewards(questions, [0.5, 0.9, 0.0, 1.0, 0.4], Math(), Config())
+    np.testing.assert_allclose(rewards, [0.8, 0.0, 0.0, 0.0, 0.6], atol=1e-12)
+    assert metrics == pytest.approx({"uncertainty": 0.5, "penalty": 0.2, "clusters": 4})
+    twice, metrics = challenger_rewards(["alpha beta gamma delta"] * 2 + ["eta theta iota kappa"] * 2, [0.5] * 4, Math(),
+                                        Config(penalty_weight=0.5))
     np.testing.assert_allclose(twice, [0.75] * 4)
-    assert challenger_rewards([None, None], [0, 0], Math(), Config()).tolist() == [0, 0]
+    assert metrics["clusters"] == 2
+    rewards, metrics = challenger_rewards([None, None], [0, 0], Math(), Config())
+    assert rewards.tolist() == [0, 0] and metrics == {"clusters": 0}
 
 
 def test_solver_rewards_and_the_filter():
     assert solver_rewards(["1/2", "0.5", None, "3"], ["0.5", "0.5", "1", "4"], same_answer).tolist() == [1, 1, 0, 0]
-    kept = [m for m in range(11) if why_dropped("x", m / 10, 0.25) is None]
-    assert kept == [3, 4, 5, 6, 7]
-    assert [why_dropped("x", p, 0.25) for p in (0.2, 0.8)] == ["too hard", "too easy"]
-    assert why_dropped(None, 0.0, 0.25) == "no answer"
-    assert why_dropped("x", 0.75, 0.25) is None and why_dropped("x", 0.25, 0.25) is None
+    def why(p, majority="x", question="q"):
+        return why_dropped(Vote(question, None, [], majority, p), Math(), Config())
+
+    assert [m for m in range(11) if why(m / 10) is None] == [3, 4, 5, 6, 7]
+    assert [why(p) for p in (0.2, 0.8)] == ["too hard", "too easy"]
+    assert why(0.0, None) == "no answer" and why(0.0, None, None) == "wrong format"
+    assert why(0.75) is None and why(0.25) is None
 
 
 def test_seeds_differ_by_place():
@@ -60,8 +65,9 @@ def test_every_setting_is_documented_and_the_presets_are_valid():
     for preset in PRESETS.values():
         preset.check()
     paper = PRESETS["paper"]
-    assert (paper.challenger_steps, paper.solver_steps, paper.challenger_prompts, paper.challenger_rollouts) == (5, 15, 128, 4)
-    assert (paper.solver_prompts, paper.solver_rollouts, paper.pool, paper.answers, paper.solver_lr) == (128, 5, 8000, 10, 1e-6)
+    assert (paper.challenger_steps, paper.solver_steps, paper.challenger_prompts, paper.challenger_rollouts) == (5, 15, 512, 4)
+    assert (paper.solver_prompts, paper.solver_rollouts, paper.pool, paper.answers, paper.solver_lr) == (512, 5, 8000, 10, 1e-6)
+    assert (paper.challenger_mini_batches, paper.solver_mini_batches) == (32, 4)  # of 16 and 128 prompts
 
 
 def parse_config(argv):
@@ -92,7 +98,7 @@ def test_settings_override_the_preset():
 def small(folder, **changes):
     return Config(**{**dict(
         model=str(ROOT / "tiny"), out=str(folder), iterations=1, challenger_steps=1, challenger_prompts=4, solver_steps=2,
-        solver_prompts=8, answers=4, pool=24, heldout=str(folder) + ".jsonl", heldout_samples=2), **changes})
+        solver_prompts=8, answers=4, pool_answers=4, pool=24, heldout=str(folder) + ".jsonl", heldout_samples=2), **changes})
 
 
 def write_heldout(out):
@@ -283,6 +289,6 @@ def test_two_nodes_run_as_one(finished, tmp_path):
 @pytest.mark.slow
 def test_nothing_to_learn_from_stops_with_a_reason(tmp_path):
     write_heldout(tmp_path / "run")
-    run = Run(small(tmp_path / "run", keep_distance=0.0, answers=3, pool=4, pool_draws=1, challenger_steps=0))
+    run = Run(small(tmp_path / "run", keep_low=0.5, keep_high=0.5, answers=3, pool_answers=3, pool=4, pool_draws=1, challenger_steps=0))
     with pytest.raises(NoQuestions, match="no question of 1 x 4"):
         evolve(run)

@@ -14,6 +14,8 @@ def test_format_of_a_question():
     for bad in ("", "What is 1 + 1? \\boxed{2}", GOOD.replace("\\boxed{2}", "2"), GOOD.replace("</question>", ""),
                 "\\boxed{2}<question>q</question>", "<question> \n</question>\\boxed{2}", "</question><question>q\\boxed{2}"):
         assert task.question(bad) is None
+    recited = "Write <question>\nthe problem\n</question> and \\boxed{final_answer}. " + GOOD
+    assert task.question(recited) == "What is 1 + 1?" and task.question(GOOD + "<question></question> \\boxed{3}") is None
 
 
 def test_truth_of_sums():
@@ -36,7 +38,7 @@ def test_a_task_of_ones_own(parity):
     """Its `same` decides the vote; all else is that of the class it extends."""
     assert isinstance(parity, Task) and parity.solver_system == Math.solver_system
     assert parity.majority(["1", "3", "2", "5", None]) == ("1", 0.6)
-    assert parity.majority(["1", "3", "2", "5", None], count_unboxed=False) == ("1", 0.75)
+    assert parity.majority(["1", "3", "2", "5", None], unboxed="ignored") == ("1", 0.75)
 
 
 def test_distances_are_of_bleu_unless_a_task_says_otherwise():
