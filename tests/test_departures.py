@@ -26,6 +26,17 @@ ROOT = Path(__file__).parents[1]
 PAPER, OFFICIAL = PRESETS["paper"], PRESETS["official"]
 
 
+def tiny_run(out, **settings):
+    return Config(**{"model": str(ROOT / "tiny"), "out": str(out), "heldout": "", "iterations": 1} | settings)
+
+
+def refused(out, says, **settings):
+    """Whether a run is refused in one line, before any work."""
+    with pytest.raises((OSError, ValueError), match=says) as error:
+        Run(tiny_run(out, **settings))
+    return "\n" not in str(error.value) and not out.exists()
+
+
 # ---- the Challenger's reward
 
 def test_rewards_and_advantages_of_208_questions():
@@ -47,7 +58,6 @@ def test_rewards_and_advantages_of_208_questions():
     groups = expected.reshape(52, 4)
     advantages = (groups - groups.mean(1, keepdims=True)) / (groups.std(1, ddof=1, keepdims=True) + 1e-6)
     np.testing.assert_allclose(group_advantages(official.reshape(52, 4)), advantages, rtol=0, atol=1e-9)
-
     paper, same_clusters = challenger_rewards(questions, p, Math(), PAPER)
     expected = np.where(valid, np.maximum(0, 1 - 2 * np.abs(p - 0.5) - r_rep), 0)
     np.testing.assert_allclose(paper, expected, rtol=0, atol=1e-9)
@@ -130,7 +140,7 @@ class Scripted(Run):
                              "pool": 4, "pool_draws": 1, "solver_steps": 1, "solver_prompts": 2, "solver_rollouts": 2,
                              "answers": 4, "pool_answers": 6, "penalty_weight": 0.0} | settings)
         self.task = load_task("sums", question_block=self.cfg.question_block, box=self.cfg.box)
-        self.truth, self.given, self.contexts, self.matched, self.trainer = None, given, [None], [], None
+        self.truth, self.given, self.contexts, self.matched, self.trainer = None, given, [], [], None
         self.asks, self.calls, self.starts, self.learned, self.rows = asks, [], [], [], {}
         self.tokenizer = SimpleNamespace(chat=lambda system, user: user, decode=lambda tokens: tokens)
         self.sampler, self.spent = SimpleNamespace(generate=self.generate), plumbing.Counter()
@@ -173,19 +183,16 @@ def test_each_use_of_the_sampler_has_its_own_settings():
     assert (PAPER.answers, PAPER.pool_answers) == (10, 10) and (OFFICIAL.answers, OFFICIAL.pool_answers) == (10, 9)
 
 
-@pytest.mark.parametrize("one_model", [False, True])
-def test_which_weights_each_phase_starts_from_and_who_votes(one_model):
+@pytest.mark.parametrize("one_model, starts, voters", [
+    (False, ["challenger 0", "solver 0", "challenger 1", "solver 1"], ["solver 0", "solver 0", "solver 1", "solver 1"]),
+    (True, *[["solver 0", "challenger 1", "solver 1", "challenger 2"]] * 2)])
+def test_which_weights_each_phase_starts_from_and_who_votes(one_model, starts, voters):
     run = Scripted(one_model=one_model, iterations=2)
     evolve(run)
-    voters = [c["weights"] for c in run.calls if c["progress"] == "answering" and "training" not in c["weights"]]
-    if one_model:
-        assert run.starts == ["solver 0", "challenger 1", "solver 1", "challenger 2"]
-        assert voters == ["solver 0", "challenger 1", "solver 1", "challenger 2"]
-    else:
-        assert run.starts == ["challenger 0", "solver 0", "challenger 1", "solver 1"]
-        assert voters == ["solver 0", "solver 0", "solver 1", "solver 1"]
-    assert [c["weights"] for c in run.calls if c["progress"] == "asking"] == [
-        "challenger in training", "challenger 1", "challenger in training", "challenger 2"]
+    assert run.starts == starts
+    asking, voting, *_ = ([c["weights"] for c in run.calls if c["progress"] == use] for use in ("asking", "answering"))
+    assert [w for w in voting if w != "solver in training"] == voters
+    assert asking == ["challenger in training", "challenger 1", "challenger in training", "challenger 2"]
 
 
 def test_agreement_with_the_proposed_answer():
@@ -202,15 +209,11 @@ def test_agreement_with_the_proposed_answer():
 
 def test_rewards_are_compared_in_groups_or_over_the_whole_batch():
     """Rewards 1, 0 | 0, 0: in groups of 2 the last two teach nothing; over the batch all are below the first."""
-    def ask(k):
-        return asks(k) if k == 0 else "no block"
-    found = {}
-    for group in ("prompt", "batch"):
-        run = Scripted(ask, challenger_group=group)
+    for group, advantages in (("prompt", [math.sqrt(0.5), -math.sqrt(0.5), 0, 0]),
+                              ("batch", [1.5, -0.5, -0.5, -0.5])):  # mean 1/4, unbiased std 1/2
+        run = Scripted(lambda k: "no block" if k else asks(k), challenger_group=group)
         train_challenger(run, 1)
-        found[group] = group_advantages(run.learned[0][0]).flatten().tolist()
-    assert found["prompt"] == pytest.approx([math.sqrt(0.5), -math.sqrt(0.5), 0, 0], abs=1e-5)
-    assert found["batch"] == pytest.approx([1.5, -0.5, -0.5, -0.5], abs=1e-5)  # mean 1/4, unbiased std 1/2
+        assert group_advantages(run.learned[0][0]).flatten().tolist() == pytest.approx(advantages, abs=1e-5)
 
 
 def test_the_pool_may_want_an_answer_where_training_does_not():
@@ -239,10 +242,10 @@ def test_a_part_of_the_solvers_reward_for_the_form():
     assert Math().well_formed(think)
     for bad in ("\\boxed{2}", " " + think, think.replace("</think>", ""), "<think>\\boxed{2}</think>", think[:-1]):
         assert not Math().well_formed(bad)
-    for weight, label, says, rewards in ((0.0, "2", None, [1, 0]), (0.1, "2", None, [0.9, 0]), (0.1, "3", think, [0.1, 0.1])):
+    for weight, label, rewards in ((0.0, "2", [1, 1]), (0.1, "2", [1, 0.9]), (0.1, "3", [0.1, 0])):
         run = Scripted(given=[{"question": "What is 1 + 1?", "label": label, "share": 1.0}], format_weight=weight)
-        if says:
-            run.text = lambda completion: think
+        said = iter([think, "\\boxed{2}"] * 2)
+        run.text = lambda completion: next(said)
         rzero.train_solver(run, 1)
         np.testing.assert_allclose(run.learned[0][0], [rewards, rewards])
 
@@ -270,12 +273,8 @@ def test_texts_of_a_file(tmp_path):
     for text, says in (("a baker", "line 1, is not JSON"), ('"a"\n3', "line 2, needs a text"), ('""', "needs a text"),
                        ('{"txt": "a"}', "line 1, needs a text"), ("\n", "holds no text")):
         file.write_text(text)
-        with pytest.raises(ValueError, match=says) as error:
-            Run(Config(heldout="", context=str(file), out=str(tmp_path / "run")))
-        assert "\n" not in str(error.value)
-    with pytest.raises(FileNotFoundError, match="no file 'nowhere.jsonl'"):
-        Run(Config(heldout="", context="nowhere.jsonl", out=str(tmp_path / "run")))
-    assert not (tmp_path / "run").exists()
+        assert refused(tmp_path / "run", says, context=str(file))
+    assert refused(tmp_path / "run", "no file 'nowhere.jsonl'", context="nowhere.jsonl")
 
 
 # ---- the update
@@ -311,31 +310,26 @@ def test_averages_by_hand():
         assert torch.allclose(found, mask * torch.tensor(of_row, dtype=torch.float64)[:, None])
 
 
-def trained(average, average_rows=1, mini_batches=1, rows=7, **settings):
-    """The gradient of a step; with mini-batches, the sum of their gradients at the same weights."""
-    settings = {"kl_coef": 0.0, "max_grad_norm": 1e9, "average": average, "clip_low": 1e9, "clip_high": 1e9} | settings
-    trainer = Trainer(small_model(), GRPOConfig(**settings), 0.0, mini_batches=mini_batches, average_rows=average_rows)
-    return gradient(trainer, some_rollouts(20)[:rows] if isinstance(rows, int) else rows)
+def trained(average, rows, average_rows=1, mini_batches=1, token_budget=2048):
+    """The gradient of a step; of mini-batches one after the other, at the same weights."""
+    cfg = GRPOConfig(kl_coef=0.0, max_grad_norm=1e9, average=average, token_budget=token_budget)
+    return gradient(Trainer(small_model(), cfg, 1.0, mini_batches=mini_batches, average_rows=average_rows), rows)
 
 
 def test_rows_are_averaged_together_whatever_a_micro_batch_holds():
-    """The pairs of 7 rows, and the one left over, weigh the same; each is a mean over its tokens."""
+    """The pairs of 7 rows, and the one left over, weigh the same; each is a mean over its tokens. Of two mini-batches,
+    of 4 and 3 rows, each has its own pairs."""
     rows = some_rollouts(20)[:7]
-    pairs = sum(trained("token", rows=rows[i:i + 2]) for i in range(0, 7, 2)) / 4
+    pairs = sum(trained("token", rows[i:i + 2]) for i in range(0, 7, 2)) / 4
     for token_budget in (2048, 60, 1):
-        assert torch.allclose(trained("rows", 2, token_budget=token_budget), pairs, atol=1e-6)
-    assert not torch.allclose(trained("token"), pairs, atol=1e-4)
-    assert torch.allclose(trained("rows", 1), trained("sequence"), atol=1e-6)
-    assert torch.allclose(trained("rows", 7), trained("token"), atol=1e-6)
-    assert torch.allclose(trained("rows", 99), trained("token"), atol=1e-6)
-
-
-def test_pairs_do_not_reach_over_mini_batches():
-    """7 rows in 2 mini-batches are 4 and 3; a step at learning rate 0 leaves the weights between the two."""
-    rows = some_rollouts(20)[:7]
-    found = trained("rows", 2, mini_batches=2, rows=rows, weight_decay=0.0).view(2, -1)
-    for gradient_of_mini, mini in zip(found, (rows[:4], rows[4:]), strict=True):
-        assert torch.allclose(gradient_of_mini, trained("rows", 2, rows=mini), atol=1e-6)
+        assert torch.allclose(trained("rows", rows, 2, token_budget=token_budget), pairs, atol=1e-6)
+    assert not torch.allclose(trained("token", rows), pairs, atol=1e-4)
+    for average_rows, average in ((1, "sequence"), (7, "token"), (99, "token")):
+        assert torch.allclose(trained("rows", rows, average_rows), trained(average, rows), atol=1e-6)
+    both = torch.cat([trained("rows", mini, 2) for mini in (rows[:4], rows[4:])])
+    assert torch.allclose(trained("rows", rows, 2, mini_batches=2), both, atol=1e-6)
+    three = torch.cat([trained("rows", mini, 3) for mini in (rows[:4], rows[4:])])  # 3 and 1 rows, then 3
+    assert torch.allclose(trained("rows", rows, 3, mini_batches=2), three, atol=1e-6)
 
 
 @pytest.mark.parametrize("warmup_steps, rates", [(0, [1, 1, 1]), (1, [0, 1, 1]), (2, [0, 0.5, 1])])
@@ -360,22 +354,15 @@ def test_warm_up(warmup_steps, rates, tmp_path):
 
 
 def test_each_role_has_its_own_updates(monkeypatch):
-    made = []
-
-    def trainer(weights, cfg, lr, device, mini_batches, average_rows):
-        made.append((weights, lr, mini_batches, average_rows))
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(plumbing, "Trainer", trainer)
-    monkeypatch.setattr(plumbing, "choose_threads", lambda width: None)
-    run = Scripted(challenger_lr=1.0, challenger_mini_batches=2, challenger_average_rows=3,
-                   solver_lr=4.0, solver_mini_batches=5, solver_average_rows=6)
-    run.sampler = SimpleNamespace(model=SimpleNamespace(config=SimpleNamespace(width=8)), device="cpu",
-                                  release=lambda: None)
+    run, made = Scripted(challenger_lr=1.0, challenger_mini_batches=2, challenger_average_rows=3,
+                         solver_lr=4.0, solver_mini_batches=5, solver_average_rows=6), []
+    width = SimpleNamespace(config=SimpleNamespace(width=8))
+    run.sampler = SimpleNamespace(model=width, device="cpu", release=lambda: None)
+    monkeypatch.setattr(plumbing, "Trainer", lambda *arguments: made.append(arguments))
     for role in ("challenger", "solver"):
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(AttributeError):  # the trainer is None
             next(Run.phase(run, role, 1))
-    assert made == [("challenger 0", 1.0, 2, 3), ("solver 0", 4.0, 5, 6)]
+    assert made == [("challenger 0", run.cfg, 1.0, "cpu", 2, 3), ("solver 0", run.cfg, 4.0, "cpu", 5, 6)]
 
 
 def test_a_run_says_how_many_updates_an_iteration_makes():
@@ -416,10 +403,6 @@ def test_what_is_said_of_a_pool():
 
 # ---- real runs
 
-def tiny_run(out, **settings):
-    return Config(**{"model": str(ROOT / "tiny"), "out": str(out), "heldout": "", "iterations": 1} | settings)
-
-
 SUMS = {f"What is {23 + 7 * i} + {41 - 3 * i} - 1{i} + 2{i}?": str(74 + 4 * i) for i in range(8)}
 
 
@@ -439,15 +422,11 @@ def test_a_file_to_train_on(questions, tmp_path):
     assert run.labelled_questions(1) == [{"question": q, "label": a, "share": 1.0} for q, a in SUMS.items()]
     options = tmp_path / "options.jsonl"
     options.write_text('{"question": "Which?", "answer": "A", "options": ["this", "that"]}\n')
-    for file, says in ((options, "has questions with options"), ("nowhere.jsonl", "no question file")):
-        with pytest.raises((OSError, ValueError), match=says) as error:
-            Run(tiny_run(tmp_path / "other", train_file=str(file)))
-        assert "\n" not in str(error.value)
-    with pytest.raises(ValueError, match="--match_kept names .* which has no iter1/questions.jsonl"):
-        Run(tiny_run(tmp_path / "other", match_kept=str(tmp_path)))
-    with pytest.raises(ValueError, match="--one_model leaves no place"):
-        Run(tiny_run(tmp_path / "other", one_model=True, train_file=str(questions)))
-    assert not (tmp_path / "other").exists()
+    other = tmp_path / "other"
+    assert refused(other, "has questions with options", train_file=str(options))
+    assert refused(other, "no question file", train_file="nowhere.jsonl")
+    assert refused(other, "--one_model leaves no place", one_model=True, train_file=str(questions))
+    assert refused(other, "--match_kept names .* which has no iter1/questions.jsonl", match_kept=str(tmp_path))
 
 
 @pytest.mark.slow
@@ -463,7 +442,7 @@ def test_training_on_a_file_and_asking_it(questions, tmp_path, monkeypatch):
                                      "--task", "sums", "--max_tokens", "96", "--out", str(tmp_path / "asked")])
     evaluate.main()
     asked = [json.loads(line) for line in (tmp_path / "asked" / "questions.jsonl").read_text().splitlines()]
-    assert {row["question"]: row["gold"] for row in asked} == SUMS
+    assert {row["question"]: row["gold"] for row in asked} == dict(enumerate(SUMS.values()))
 
 
 @pytest.mark.slow
