@@ -1,6 +1,5 @@
 """Where the official code is not the paper: for each setting a case by hand, with what both do, and the baselines."""
 
-import json
 import math
 import random
 from dataclasses import replace
@@ -17,6 +16,7 @@ from test_penalty import slow_penalty, some_questions
 import evaluate
 import run as plumbing
 import rzero
+from common import read_lines, write_lines
 from grpo import GRPOConfig, Trainer, group_advantages, grpo_loss, token_weights
 from model import load, save
 from run import Run, sizes, vote_metrics
@@ -40,8 +40,8 @@ def refused(out, says, **settings):
 
 
 def test_rewards_and_advantages_of_208_questions():
-    """The code clusters the whole batch, an invalid proposal as the empty text, which is like no other. It clips
-    nothing, and pays -1 for the invalid. The paper's formula is clipped at 0, and 0 for the invalid; B is 208 in both."""
+    """The code clusters all proposals, an invalid one as the empty text, which is like no other; it clips nothing, and
+    pays -1 for the invalid. The paper's formula is clipped at 0, and 0 for the invalid. B is 208 in both."""
     rng = random.Random(4)
     questions = some_questions(208, 4, vocabulary=60, longest=16)
     for _ in range(30):
@@ -80,21 +80,14 @@ def test_what_no_box_is_in_a_vote(answers, counted, ignored, answer):
         assert Math().majority(answers, unboxed) == (label, pytest.approx(share))
 
 
-RECITED = "<question>\nthe problem\n</question>\n\n\\boxed{final_answer}\nSo:\n<question>\n1 + 1?\n</question>"
-
-
-@pytest.mark.parametrize("completion, rules, question", [
-    (RECITED + "\\boxed{2}", {}, "1 + 1?"),
-    (RECITED + "\\boxed{2}", {"question_block": "first"}, "the problem"),
-    (RECITED, {}, None),
-    (RECITED, {"box": "anywhere"}, "1 + 1?"),
-    ("<question>1 + 1?</question>", {"box": "anywhere"}, None),
-    ("<question>1 + 1?</question>", {"box": "optional"}, "1 + 1?"),
-    ("<question> </question>", {"box": "optional"}, None),
-    ("1 + 1? \\boxed{2}", {"box": "optional"}, None),
-])
-def test_the_block_and_the_box_of_a_question(completion, rules, question):
-    assert load_task("math", **rules).question(completion) == question
+def test_the_block_and_the_box_of_a_question():
+    last = "<question>1 + 1?</question>"
+    recited = f"<question>\nthe problem\n</question>\n\n\\boxed{{final_answer}}\nSo:\n{last}"
+    for completion, rules, question in (
+            (recited + "\\boxed{2}", {}, "1 + 1?"), (recited + "\\boxed{2}", {"question_block": "first"}, "the problem"),
+            (recited, {}, None), (recited, {"box": "anywhere"}, "1 + 1?"), (last, {"box": "anywhere"}, None),
+            (last, {"box": "optional"}, "1 + 1?"), ("1 + 1? \\boxed{2}", {"box": "optional"}, None)):
+        assert load_task("math", **rules).question(completion) == question
 
 
 def reason(share, cfg, question="1 + 1?", proposed="2", majority="2"):
@@ -153,17 +146,18 @@ class Scripted(Run):
 
     def phase(self, role, iteration):
         self.starts.append(self.start(role, iteration))
-        yield SimpleNamespace(policy=f"{role} in training", key=(iteration, role, 0), index=0, learn=lambda _, __, rewards_GN,
-                              **metrics: self.learned.append((rewards_GN, metrics)))
+        yield SimpleNamespace(policy=f"{role} in training", key=(iteration, role, 0), index=0, learn=self.learn)
+
+    def learn(self, prompts, completions, rewards_GN, **metrics):
+        self.learned.append((rewards_GN, metrics))
 
 
 def test_each_use_of_the_sampler_has_its_own_settings():
     run = Scripted(top_p=0.9, vote_top_p=0.8, vote_top_k=40, pool_top_p=0.7)
     evolve(run)
     assert [(c["weights"], c["n"], c["top_p"], c["top_k"]) for c in run.calls] == [
-        ("challenger in training", 4, 0.9, 0), ("solver 0", 4, 0.8, 40),  # its prompt is one, the groups are of its rows
-        ("challenger 1", 4, 0.7, 0), ("solver 0", 6, 0.8, 40),
-        ("solver in training", 2, 0.9, 0)]
+        ("challenger in training", 4, 0.9, 0), ("solver 0", 4, 0.8, 40), ("challenger 1", 4, 0.7, 0),
+        ("solver 0", 6, 0.8, 40), ("solver in training", 2, 0.9, 0)]
     for cfg, values in ((PAPER, (0.99, 0.99, 0, 0.99, 10, 10)), (OFFICIAL, (0.99, 1.0, 40, 0.95, 10, 9))):
         assert (cfg.top_p, cfg.vote_top_p, cfg.vote_top_k, cfg.pool_top_p, cfg.answers, cfg.pool_answers) == values
 
@@ -181,7 +175,7 @@ def test_which_weights_each_phase_starts_from_and_who_votes(one_model, starts, v
 
 
 def test_agreement_with_the_proposed_answer():
-    """p is 1/2 for all, which is 1 in the paper; where the Challenger's own answer is another, it is 0 and no label."""
+    """p is 1/2 for all, which earns 1; where the Challenger's own answer is another, with agreement nothing."""
     for agreement, rewards, dropped in ((False, [1, 1, 1, 1], [None] * 4),
                                         (True, [1, 0, 1, 0], [None, "another answer proposed"] * 2)):
         run = Scripted(agreement=agreement)
@@ -202,7 +196,8 @@ def test_rewards_are_compared_in_groups_or_over_the_whole_batch():
 
 def test_the_pool_may_want_an_answer_where_training_does_not():
     for needs_answer, dropped in ((False, [None] * 4), (True, [None, "wrong format"] * 2)):
-        run = Scripted(lambda k: asks(k).replace("boxed", "boxed" if k % 2 == 0 else ""), box="optional", pool_needs_answer=needs_answer)
+        run = Scripted(lambda k: asks(k).replace("boxed", "" if k % 2 else "boxed"), box="optional",
+                       pool_needs_answer=needs_answer)
         evolve(run)
         assert run.learned[0][1]["valid"] == 1 and [row["dropped"] for row in run.rows[1]] == dropped
     assert OFFICIAL.box == "optional" and OFFICIAL.pool_needs_answer and PAPER.box == "after"
@@ -268,9 +263,8 @@ def test_clips_by_hand():
     a reference that is e^3 times as likely, k3 is e^3 - 4 = 16.09, there at most 10."""
     e2, e3 = math.exp(2), math.exp(3)
     for ratio, A, reference_ratio, paper, official in (
-            (1.25, 1, 1, 1.2, 1.25), (2, 1, 1, 1.2, 1.3), (0.5, -1, 1, -0.8, -0.8), (0.5, 1, 1, 0.5, 0.5),
-            (2, -1, 1, -2, -2), (5, -1, 1, -5, -3), (1, 0, e2, 0.01 * (3 - e2), 0.01 * (3 - e2)),
-            (1, 0, e3, 0.01 * (4 - e3), -0.1)):
+            (1.25, 1, 1, 1.2, 1.25), (2, 1, 1, 1.2, 1.3), (0.5, -1, 1, -0.8, -0.8), (2, -1, 1, -2, -2),
+            (5, -1, 1, -5, -3), (1, 0, e2, 0.01 * (3 - e2), 0.01 * (3 - e2)), (1, 0, e3, 0.01 * (4 - e3), -0.1)):
         found = [-loss_of(ratio, A, cfg, reference_ratio) for cfg in (PAPER, OFFICIAL)]
         assert found == pytest.approx([paper, official])
 
@@ -291,8 +285,8 @@ def trained(average, rows, average_rows=1, mini_batches=1, token_budget=2048):
 
 
 def test_rows_are_averaged_together_whatever_a_micro_batch_holds():
-    """The pairs of 7 rows, and the one left over, weigh the same; each is a mean over its tokens. Of two mini-batches,
-    of 4 and 3 rows, each has its own pairs."""
+    """The pairs of 7 rows, and the one left over, weigh the same; each is a mean over its tokens. Mini-batches, of 4
+    and 3 rows, are averaged apart."""
     rows = some_rollouts(20)[:7]
     pairs = sum(trained("token", rows[i:i + 2]) for i in range(0, 7, 2)) / 4
     for token_budget in (2048, 60, 1):
@@ -300,8 +294,8 @@ def test_rows_are_averaged_together_whatever_a_micro_batch_holds():
     assert not torch.allclose(trained("token", rows), pairs, atol=1e-4)
     for average_rows, average in ((1, "sequence"), (7, "token"), (99, "token")):
         assert torch.allclose(trained("rows", rows, average_rows), trained(average, rows), atol=1e-6)
-    three = torch.cat([trained("rows", mini, 3) for mini in (rows[:4], rows[4:])])  # 3 and 1 rows, then 3
-    assert torch.allclose(trained("rows", rows, 3, mini_batches=2), three, atol=1e-6)
+    both = torch.cat([trained("rows", mini, 3) for mini in (rows[:4], rows[4:])])  # 3 and 1 rows, then 3
+    assert torch.allclose(trained("rows", rows, 3, mini_batches=2), both, atol=1e-6)
 
 
 @pytest.mark.parametrize("warmup_steps, rates", [(0, [1, 1, 1]), (1, [0, 1, 1]), (2, [0, 0.5, 1])])
@@ -325,8 +319,7 @@ def test_warm_up(warmup_steps, rates, tmp_path):
 def test_each_role_has_its_own_updates(monkeypatch):
     run, made = Scripted(challenger_lr=1.0, challenger_mini_batches=2, challenger_average_rows=3,
                          solver_lr=4.0, solver_mini_batches=5, solver_average_rows=6), []
-    width = SimpleNamespace(config=SimpleNamespace(width=8))
-    run.sampler = SimpleNamespace(model=width, device="cpu", release=lambda: None)
+    run.sampler = Mock(device="cpu", **{"model.config.width": 8})
     monkeypatch.setattr(plumbing, "Trainer", lambda *arguments: made.append(arguments))
     for role in ("challenger", "solver"):
         with pytest.raises(AttributeError):  # the trainer is None
@@ -357,9 +350,8 @@ def test_what_is_said_of_votes_and_of_a_pool():
     run.rows[1] = [row("What is  1 + 2?"), row("other", dropped="too easy")]
     run.rows[2] = [row("what is 1 + 2?", 0.5), row("What is 1 + 3?", 0.5, truth="4"), row("x", 1.0, dropped="too easy"),
                    row(None, dropped="wrong format", truth=None), row("y", 0.1, dropped="too hard", truth=None)]
-    found = run.of_pool(2)
-    assert found.items() >= {"kept": 2, "pool": 5, "valid": 0.8, "new": 0.75, "label_accuracy": 0.5, "well_posed": 0.75,
-                             "dropped": {"too easy": 0.2, "too hard": 0.2, "wrong format": 0.2}}.items()
+    assert run.of_pool(2).items() >= {"kept": 2, "pool": 5, "valid": 0.8, "new": 0.75, "label_accuracy": 0.5, "well_posed":
+        0.75, "dropped": {"too easy": 0.2, "too hard": 0.2, "wrong format": 0.2}}.items()
     assert run.of_pool(1)["new"] == 1
 
 
@@ -369,10 +361,8 @@ SUMS = {f"What is {23 + 7 * i} + {41 - 3 * i} - 1{i} + 2{i}?": str(74 + 4 * i) f
 @pytest.fixture
 def questions(tmp_path):
     """A run's questions.jsonl: 8 that were kept, 2 that were not."""
-    rows = [row(question, 0.5, answer) for question, answer in SUMS.items()]
-    rows += [row("What is 1 + 1?", 1.0, "2", dropped="too easy"), row(None, 0.0, None, None, dropped="wrong format")]
-    file = tmp_path / "questions.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rows = [row("What is 1 + 1?", 1.0, "2", dropped="too easy"), row(None, 0.0, None, None, dropped="wrong format")]
+    write_lines(file := tmp_path / "questions.jsonl", rows + [row(q, 0.5, answer) for q, answer in SUMS.items()])
     return file
 
 
@@ -394,13 +384,13 @@ def test_training_on_a_file_and_asking_it(questions, tmp_path, monkeypatch):
     out = tmp_path / "run"
     evolve(Run(tiny_run(out, train_file=str(questions), solver_steps=10, solver_prompts=8, max_answer_tokens=96)))
     assert [p.name for p in (out / "iter1").iterdir()] == ["solver"]
-    steps = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    steps = read_lines(out / "metrics.jsonl")
     assert [(step["phase"], step["step"], step["share"]) for step in steps] == [("solver", i, 1) for i in range(1, 11)]
     assert steps[8]["reward"] + steps[9]["reward"] > steps[0]["reward"] + steps[1]["reward"] + 0.2
     monkeypatch.setattr("sys.argv", ["evaluate.py", "--model", str(out / "iter1" / "solver"), "--data", str(questions),
                                      "--task", "sums", "--max_tokens", "96", "--out", str(tmp_path / "asked")])
     evaluate.main()
-    asked = [json.loads(line) for line in (tmp_path / "asked" / "questions.jsonl").read_text().splitlines()]
+    asked = read_lines(tmp_path / "asked" / "questions.jsonl")
     assert {row["question"]: row["gold"] for row in asked} == dict(enumerate(SUMS.values()))
 
 
