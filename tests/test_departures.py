@@ -84,7 +84,7 @@ def test_the_block_and_the_box_of_a_question():
     last = "<question>1 + 1?</question>"
     recited = f"<question>\nthe problem\n</question>\n\n\\boxed{{final_answer}}\nSo:\n{last}"
     for completion, rules, question in (
-            (recited + "\\boxed{2}", {}, "1 + 1?"), (recited + "\\boxed{2}", {"question_block": "first"}, "the problem"),
+            (f"{recited}\\boxed{{2}}", {}, "1 + 1?"), (recited, {"question_block": "first"}, "the problem"),
             (recited, {}, None), (recited, {"box": "anywhere"}, "1 + 1?"), (last, {"box": "anywhere"}, None),
             (last, {"box": "optional"}, "1 + 1?"), ("1 + 1? \\boxed{2}", {"box": "optional"}, None)):
         assert load_task("math", **rules).question(completion) == question
@@ -99,7 +99,6 @@ def test_which_questions_are_kept():
         return [n for n in range(m + 1) if reason(n / m, cfg) is None]
     assert kept(10, PAPER) == [3, 4, 5, 6, 7] and kept(4, PAPER) == [1, 2, 3]  # the bounds are kept too
     assert kept(10, OFFICIAL) == [3, 4, 5, 6, 7, 8] and kept(9, OFFICIAL) == [3, 4, 5, 6, 7]
-    assert kept(10, Config(keep_low=0, keep_high=1)) == [*range(11)]
     assert [reason(p, PAPER) for p in (0.2, 0.8)] == ["too hard", "too easy"]
     assert reason(0.5, PAPER, question=None) == "wrong format"
     assert reason(0.5, OFFICIAL, majority=None) == "no answer"  # most answers had no box, which is an answer there
@@ -261,10 +260,9 @@ def loss_of(ratio, A, cfg, reference_ratio):
 def test_clips_by_hand():
     """Ratio 1.25 is clipped at 1.2 in the paper, not in the code at 1.3; ratio 5 with A = -1 is bounded at 3 there. Of
     a reference that is e^3 times as likely, k3 is e^3 - 4 = 16.09, there at most 10."""
-    e2, e3 = math.exp(2), math.exp(3)
     for ratio, A, reference_ratio, paper, official in (
             (1.25, 1, 1, 1.2, 1.25), (2, 1, 1, 1.2, 1.3), (0.5, -1, 1, -0.8, -0.8), (2, -1, 1, -2, -2),
-            (5, -1, 1, -5, -3), (1, 0, e2, 0.01 * (3 - e2), 0.01 * (3 - e2)), (1, 0, e3, 0.01 * (4 - e3), -0.1)):
+            (5, -1, 1, -5, -3), (1, 0, math.exp(2), -0.04389056, -0.04389056), (1, 0, math.exp(3), -0.16085537, -0.1)):
         found = [-loss_of(ratio, A, cfg, reference_ratio) for cfg in (PAPER, OFFICIAL)]
         assert found == pytest.approx([paper, official])
 
@@ -317,14 +315,14 @@ def test_warm_up(warmup_steps, rates, tmp_path):
 
 
 def test_each_role_has_its_own_updates(monkeypatch):
-    run, made = Scripted(challenger_lr=1.0, challenger_mini_batches=2, challenger_average_rows=3,
-                         solver_lr=4.0, solver_mini_batches=5, solver_average_rows=6), []
+    run = Scripted(challenger_lr=1.0, challenger_mini_batches=2, challenger_average_rows=3,
+                   solver_lr=4.0, solver_mini_batches=5, solver_average_rows=6)
     run.sampler = Mock(device="cpu", **{"model.config.width": 8})
-    monkeypatch.setattr(plumbing, "Trainer", lambda *arguments: made.append(arguments))
-    for role in ("challenger", "solver"):
-        with pytest.raises(AttributeError):  # the trainer is None
+    for role, *its_own in (("challenger", 1.0, "cpu", 2, 3), ("solver", 4.0, "cpu", 5, 6)):
+        monkeypatch.setattr(plumbing, "Trainer", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
             next(Run.phase(run, role, 1))
-    assert made == [("challenger 0", run.cfg, 1.0, "cpu", 2, 3), ("solver 0", run.cfg, 4.0, "cpu", 5, 6)]
+        plumbing.Trainer.assert_called_once_with(f"{role} 0", run.cfg, *its_own)
 
 
 def test_a_run_says_how_many_updates_an_iteration_makes():
@@ -350,9 +348,10 @@ def test_what_is_said_of_votes_and_of_a_pool():
     run.rows[1] = [row("What is  1 + 2?"), row("other", dropped="too easy")]
     run.rows[2] = [row("what is 1 + 2?", 0.5), row("What is 1 + 3?", 0.5, truth="4"), row("x", 1.0, dropped="too easy"),
                    row(None, dropped="wrong format", truth=None), row("y", 0.1, dropped="too hard", truth=None)]
-    assert run.of_pool(2).items() >= {"kept": 2, "pool": 5, "valid": 0.8, "new": 0.75, "label_accuracy": 0.5, "well_posed":
-        0.75, "dropped": {"too easy": 0.2, "too hard": 0.2, "wrong format": 0.2}}.items()
     assert run.of_pool(1)["new"] == 1
+    assert run.of_pool(2).items() >= {
+        "kept": 2, "pool": 5, "valid": 0.8, "new": 0.75, "label_accuracy": 0.5, "well_posed": 0.75,
+        "dropped": {"too easy": 0.2, "too hard": 0.2, "wrong format": 0.2}}.items()
 
 
 SUMS = {f"What is {23 + 7 * i} + {41 - 3 * i} - 1{i} + 2{i}?": str(74 + 4 * i) for i in range(8)}
@@ -401,7 +400,6 @@ def test_a_frozen_challenger_of_another_run(tmp_path):
     with torch.no_grad():
         other.norm.weight += 1
     save(other, tmp_path / "other", Run(tiny_run(tmp_path / "first")).tokenizer)
-    run = Run(tiny_run(tmp_path / "run", challenger=str(tmp_path / "other"), challenger_steps=0))
-    train_challenger(run, 1)
+    train_challenger(run := Run(tiny_run(tmp_path / "run", challenger=str(tmp_path / "other"), challenger_steps=0)), 1)
     assert weights(run.weights("challenger", 1)).equal(weights(other)) and not weights(base).equal(weights(other))
     assert weights(run.start("solver", 1)).equal(weights(base))
