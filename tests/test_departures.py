@@ -4,7 +4,6 @@ import math
 import random
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from unittest.mock import Mock
 
 import numpy as np
@@ -122,10 +121,9 @@ class Scripted(Run):
         self.task = load_task("sums", question_block=self.cfg.question_block, box=self.cfg.box)
         self.truth, self.given, self.contexts, self.matched, self.trainer = None, given, [], [], None
         self.asks, self.calls, self.starts, self.learned, self.rows = asks, [], [], [], {}
-        self.tokenizer = SimpleNamespace(chat=lambda system, user: user, decode=lambda tokens: tokens)
-        self.sampler, self.spent = SimpleNamespace(generate=self.generate), plumbing.Counter()
-        self.folder = SimpleNamespace(questions=self.rows.get, write_questions=self.rows.__setitem__,
-                                      part=lambda part, iteration: f"iter{iteration}/{part}")
+        self.tokenizer = Mock(chat=lambda system, user: user, decode=lambda tokens: tokens)
+        self.sampler, self.spent = Mock(generate=self.generate), plumbing.Counter()
+        self.folder = Mock(questions=self.rows.get, write_questions=self.rows.__setitem__)
         self.finished = self.measure = self.report = lambda *_: False
 
     def weights(self, role, iteration):
@@ -136,19 +134,16 @@ class Scripted(Run):
 
     def generate(self, prompts, n, keep, **settings):
         self.calls.append(settings | {"n": n, "weights": self.playing, "prompts": prompts})
-
-        def says(i, j):
-            if settings["progress"] == "asking":
-                return self.asks(i * n + j)
-            return f"\\boxed{{{1000 + j if j % 2 else 1 + int(prompts[i].split()[-1][:-1])}}}"
-        return [[keep(i, j, SimpleNamespace(tokens=says(i, j))) for j in range(n)] for i in range(len(prompts))]
+        asking = settings["progress"] == "asking"
+        texts = [[self.asks(i * n + j) if asking else f"\\boxed{{{1000 + j if j % 2 else 1 + int(p.split()[-1][:-1])}}}"
+                  for j in range(n)] for i, p in enumerate(prompts)]
+        return [[keep(i, j, Mock(tokens=text)) for j, text in enumerate(group)] for i, group in enumerate(texts)]
 
     def phase(self, role, iteration):
         self.starts.append(self.start(role, iteration))
-        yield SimpleNamespace(policy=f"{role} in training", key=(iteration, role, 0), index=0, learn=self.learn)
-
-    def learn(self, prompts, completions, rewards_GN, **metrics):
-        self.learned.append((rewards_GN, metrics))
+        step = Mock(policy=f"{role} in training", key=(iteration, role, 0), index=0)
+        step.learn = lambda _, __, rewards_GN, **metrics: self.learned.append((rewards_GN, metrics))
+        yield step
 
 
 def test_each_use_of_the_sampler_has_its_own_settings():
@@ -168,9 +163,16 @@ def test_which_weights_each_phase_starts_from_and_who_votes(one_model, starts, v
     run = Scripted(one_model=one_model, iterations=2)
     evolve(run)
     assert run.starts == starts
-    asking, voting, *_ = ([c["weights"] for c in run.calls if c["progress"] == use] for use in ("asking", "answering"))
-    assert [w for w in voting if w != "solver in training"] == voters
-    assert asking == ["challenger in training", "challenger 1", "challenger in training", "challenger 2"]
+    voting = [c["weights"] for c in run.calls if c["progress"] == "answering"]
+    assert [weights for weights in voting if weights != "solver in training"] == voters
+
+
+@pytest.mark.parametrize("unboxed, share", [("counted", 0.25), ("ignored", 0.5), ("answer", 0.5)])
+def test_a_run_votes_by_its_rule(unboxed, share):
+    run = Scripted(unboxed=unboxed, pool_answers=4)
+    run.task.answer = Mock(side_effect=[None, None, "1", "2"] * 4)
+    build_questions(run, 1)
+    assert [(r["share"], r["majority"]) for r in run.rows[1]] == [(share, None if unboxed == "answer" else "1")] * 4
 
 
 def test_agreement_with_the_proposed_answer():
@@ -359,7 +361,6 @@ SUMS = {f"What is {23 + 7 * i} + {41 - 3 * i} - 1{i} + 2{i}?": str(74 + 4 * i) f
 
 @pytest.fixture
 def questions(tmp_path):
-    """A run's questions.jsonl: 8 that were kept, 2 that were not."""
     rows = [row("What is 1 + 1?", 1.0, "2", dropped="too easy"), row(None, 0.0, None, None, dropped="wrong format")]
     write_lines(file := tmp_path / "questions.jsonl", rows + [row(q, 0.5, answer) for q, answer in SUMS.items()])
     return file
@@ -397,8 +398,7 @@ def test_training_on_a_file_and_asking_it(questions, tmp_path, monkeypatch):
 def test_a_frozen_challenger_of_another_run(tmp_path):
     """It keeps its weights; the Solver starts from the base."""
     base, other = (load(ROOT / "tiny", dtype=None) for _ in range(2))
-    with torch.no_grad():
-        other.norm.weight += 1
+    other.norm.weight.data += 1
     save(other, tmp_path / "other", Run(tiny_run(tmp_path / "first")).tokenizer)
     train_challenger(run := Run(tiny_run(tmp_path / "run", challenger=str(tmp_path / "other"), challenger_steps=0)), 1)
     assert weights(run.weights("challenger", 1)).equal(weights(other)) and not weights(base).equal(weights(other))
