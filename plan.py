@@ -4,7 +4,8 @@ disk, tokens and hours per iteration.
     python plan.py --preset paper --model Qwen/Qwen3-4B-Base --devices 1 --device_gb 141 --tflops 790 --tb_s 4.3
 
 --devices, --device_gb (10^9 bytes), --tflops (10^12 FLOP/s of large matrix products) and --tb_s (10^12 bytes/s)
-describe a machine of GPUs. Without --device_gb this one is measured. All other options are those of rzero.py."""
+describe a machine of GPUs. Without --device_gb this one is measured; without --devices too, the rates that a run in
+--out has reached here take the place of what was measured. All other options are those of rzero.py."""
 
 import os
 import sys
@@ -20,6 +21,7 @@ from folder import columns, disk_needed
 from kernels.logprob import chunk_tokens
 from model import Transformer, read_config, resolve
 from pages import MAX_PREFILL_TOKENS, MEMORY_SHARE, PAGE_SIZE, PagedCache
+from run import sizes
 from rzero import PRESETS
 
 PROMPT = 200  # assumed tokens of a prompt
@@ -34,6 +36,7 @@ class Machine:
     dtype: torch.dtype  # of the computation
     tflops: float | None  # 10^12 FLOP/s of a device; None: unknown
     tb_s: float | None  # 10^12 bytes/s of its memory; None: unknown
+    here: bool = False  # it is this one, so what a run reached here holds for it
 
 
 def matmul_rate(device, dtype, size=1024):
@@ -206,32 +209,36 @@ def sampling_rate(cfg, config, machine, page_bytes, mean):
 
 
 def iteration_hours(cfg, config, machine):
-    """(tokens drawn in an iteration, hours of sampling in steps, of sampling for the pool, of updates), by the rates
-    that the run in cfg.out reached, or if every device reached its own."""
+    """(tokens drawn in an iteration, hours of sampling in steps, of sampling for the pool, of updates), at the mean
+    lengths that the run in cfg.out measured. The rates are those that it reached, on the machine it ran on; of another
+    every device reaches its own."""
     question, answer, rate, flops_rate = reached(cfg)
     question, answer = question or MEAN * cfg.max_question_tokens, answer or MEAN * cfg.max_answer_tokens
-    proposals = cfg.challenger_steps * cfg.challenger_prompts * cfg.challenger_rollouts
+    if not machine.here:
+        rate = flops_rate = None
+    challenger_steps, pool = (0, 0) if cfg.train_file else (cfg.challenger_steps, cfg.pool)
+    proposals = challenger_steps * cfg.challenger_prompts * cfg.challenger_rollouts
     answers = cfg.solver_steps * cfg.solver_prompts * cfg.solver_rollouts
-    if cfg.train_file:
-        proposals = 0
     tokens = {"sampling": proposals * (question + cfg.answers * answer) + answers * answer,
-              "pool": 0 if cfg.train_file else cfg.pool * (question + cfg.pool_answers * answer)}
+              "pool": pool * (question + cfg.pool_answers * answer)}
     phases, seconds = memory(cfg, config, machine), []
     for phase, drawn in tokens.items():
         pages = phases[phase]["key/value pages"]
         seconds.append(drawn / (rate or machine.devices * sampling_rate(cfg, config, machine, pages,
                                                                         max(question, answer))))
     again = cfg.activation_checkpointing and not flops_rate  # a measured rate does not count what is computed again
-    recomputed = cfg.old_logprobs == "recomputed"  # by the passes of a step with more than one update
-    passes = 3 + (cfg.kl_coef > 0) + again  # a backward is two
-    of_question = config.forward_flops(question, question * (PROMPT + question / 2), question)
-    of_answer = config.forward_flops(PROMPT + answer, (PROMPT + answer)**2 / 2, answer)
-    flops = (proposals * of_question * (passes + (recomputed and cfg.challenger_mini_batches > 1))
-             + answers * of_answer * (passes + (recomputed and cfg.solver_mini_batches > 1)))
-    steps = cfg.challenger_steps + cfg.solver_steps
-    batches = max(steps, (proposals * question + answers * (PROMPT + answer)) / cfg.token_budget / machine.devices)
-    # Bytes of a weight between host and device: it and its moments there and back, or twice it and once its gradient.
-    moved = {"false": 0, "sampling": 24 * steps, "true": 12 * batches}[cfg.offload]
+    flops = moved = 0
+    for steps, mini_batches, rows, length, pairs, scored in (  # the Challenger's common prompt costs next to nothing
+            (challenger_steps, cfg.challenger_mini_batches, proposals,
+             question, question * (PROMPT + question / 2), question),
+            (cfg.solver_steps, cfg.solver_mini_batches, answers, PROMPT + answer, (PROMPT + answer)**2 / 2, answer)):
+        recomputed = mini_batches > 1 and cfg.old_logprobs == "recomputed"
+        passes = 3 + (cfg.kl_coef > 0) + recomputed + again  # a backward is two
+        flops += rows * passes * config.forward_flops(length, pairs, scored)
+        batches = max(steps * mini_batches, rows * length / cfg.token_budget / machine.devices)
+        # Bytes of a weight between host and device: it and its moments there and back; or it for each pass of the
+        # policy, of which the backward is one, and its gradient.
+        moved += {"false": 0, "sampling": 24 * steps, "true": (12 + 4 * recomputed) * batches}[cfg.offload]
     moving = 0 if flops_rate else moved * config.parameters() / machine.devices / HOST_TB_S / 1e12
     seconds.append(flops / (flops_rate or 1e12 * machine.tflops * machine.devices) + moving)
     return sum(tokens.values()), *(s / 3600 for s in seconds)
@@ -255,14 +262,16 @@ def plan(cfg, machine):
     if host := host_memory(cfg, config, machine.devices):
         print(f"The host holds {host / 1e9:,.1f} GB for each device (--offload {cfg.offload}).")
     needed, checkpoint = disk_needed(cfg, config.parameters())
+    print(sizes(cfg))
     print(f"On disk are about {needed / 1e9:.3g} GB of weights and questions"
           + f", and up to three checkpoints of {checkpoint / 1e9:.3g}" * (cfg.checkpoint_every > 0) + ".")
     measured = any(reached(cfg))
-    if measured or machine.tflops and machine.tb_s:
+    if measured and machine.here or machine.tflops and machine.tb_s:
         tokens, steps, pool, updates = iteration_hours(cfg, config, machine)
-        how = f"at the lengths and rates measured in {cfg.out}" if measured else (
+        how = f"at the lengths and rates measured in {cfg.out}" if measured and machine.here else (
             f"at {machine.tflops:.3g} TFLOP/s and {machine.tb_s:.3g} TB/s, all of which\nno program reaches, the mean "
-            f"completion taken as {100 * MEAN:.0f} % of the longest")
+            + (f"lengths as measured in {cfg.out}" if measured else
+               f"completion taken as {100 * MEAN:.0f} % of the longest"))
         print(f"An iteration draws {tokens / 1e6:,.1f} million tokens: at least {steps:.3g} hours of sampling, "
               f"{pool:.3g} for the pool\nand {updates:.3g} of updates, {how}.")
     else:
@@ -280,19 +289,21 @@ def plan(cfg, machine):
 def parse_machine(argv):
     """(the `Machine` of a command line, the rest of it)."""
     parser = Parser("plan.py", None, add_help=False)
-    parser.add_argument("--devices", type=int, default=int(os.environ.get("WORLD_SIZE", "1")))
+    parser.add_argument("--devices", type=int)
     for name in ("--device_gb", "--tflops", "--tb_s"):
         parser.add_argument(name, type=float)
     given, rest = parser.parse_known_args(argv)
-    if not given.devices >= 1 or any(x is not None and not x > 0 for x in (given.device_gb, given.tflops, given.tb_s)):
+    here = given.devices is None and given.device_gb is None
+    devices = int(os.environ.get("WORLD_SIZE", "1")) if given.devices is None else given.devices
+    if not devices >= 1 or any(x is not None and not x > 0 for x in (given.device_gb, given.tflops, given.tb_s)):
         parser.error("--devices, --device_gb, --tflops and --tb_s must be above 0")
     if given.device_gb:  # of a GPU, here or elsewhere
-        return Machine(given.devices, given.device_gb, torch.bfloat16, given.tflops, given.tb_s), rest
+        return Machine(devices, given.device_gb, torch.bfloat16, given.tflops, given.tb_s), rest
     device = this_device()
     dtype = compute_dtype(device)
     tflops = given.tflops or matmul_rate(device, dtype, 8192 if device.type == "cuda" else 1024) / 1e12
     tb_s = given.tb_s or copy_rate(device) / 1e12
-    return Machine(given.devices, round(free_memory(device) / 1e9, 1), dtype, tflops, tb_s), rest
+    return Machine(devices, round(free_memory(device) / 1e9, 1), dtype, tflops, tb_s, here), rest
 
 
 def main():

@@ -21,7 +21,7 @@ from common import DTYPES, barrier, choose_threads, from_rank_0, rank_and_world,
 from evaluate import held_out
 from folder import RunFolder, checkpoints_kept, claim, percent
 from grpo import Trainer, copy_weights, group_advantages
-from model import load, resolve, save
+from model import load, read_config, resolve, save
 from sample import Sampler
 from tasks import load_task
 from tasks.benchmarks import read_questions, read_texts
@@ -42,20 +42,20 @@ def draw_seed(*key):
 
 def sizes(cfg):
     """A few lines on what an iteration will make: optimizer updates, questions, answers."""
-    def updates(role, prompts, rollouts):
-        steps, size = getattr(cfg, f"{role}_steps"), -(-prompts * rollouts // getattr(cfg, f"{role}_mini_batches"))
-        each = -(-prompts * rollouts // size)
-        still = each * min(steps, cfg.warmup_steps > 0)
-        return f"{steps * each:,} optimizer updates" + f", {still:,} of them at learning rate 0" * (still > 0)
+    def updates(role, rows):
+        steps, mini_batches = getattr(cfg, f"{role}_steps"), getattr(cfg, f"{role}_mini_batches")
+        each = -(-rows // -(-rows // mini_batches))  # as a Trainer cuts them
+        moving = each * (steps - min(steps, cfg.warmup_steps > 0))
+        return f"{steps * each:,} optimizer updates" + f", {moving:,} above learning rate 0" * (moving < steps * each)
 
-    proposals = cfg.challenger_prompts * cfg.challenger_rollouts
+    proposals, answers = cfg.challenger_prompts * cfg.challenger_rollouts, cfg.solver_prompts * cfg.solver_rollouts
     lines = [] if cfg.train_file else [
         f"the Challenger asks {cfg.challenger_steps} x {proposals:,} questions, answered {cfg.answers} times each; "
-        + updates("challenger", cfg.challenger_prompts, cfg.challenger_rollouts),
+        + updates("challenger", proposals),
         f"the pool has {cfg.pool:,} questions, answered {cfg.pool_answers} times each"
         + f", and is drawn {cfg.pool_draws} times at most" * (cfg.pool_draws > 1)]
     lines.append(f"the Solver answers {cfg.solver_steps} x {cfg.solver_prompts:,} questions {cfg.solver_rollouts} "
-                 "times each; " + updates("solver", cfg.solver_prompts, cfg.solver_rollouts))
+                 "times each; " + updates("solver", answers))
     return "\n".join(["each iteration", *(f"    {line}" for line in lines)])
 
 
@@ -103,6 +103,8 @@ class Run:
         base = resolve(cfg.model)
         self.first = {"solver": base, "challenger": resolve(cfg.challenger) if cfg.challenger else base}
         self.sampler = Sampler.load(base, DTYPES[cfg.sampler_dtype], max_rows=cfg.max_rows, kv_gb=cfg.kv_gb or None)
+        if cfg.challenger and read_config(self.first["challenger"]) != self.sampler.model.config:
+            raise ValueError(f"--challenger {cfg.challenger} is a model of another shape than --model {cfg.model}")
         self.tokenizer = self.sampler.tokenizer
         self.folder = RunFolder(cfg.out)
         self.matched = [number_kept(cfg.match_kept, i) for i in range(1, cfg.iterations + 1)] if cfg.match_kept else []
@@ -265,7 +267,7 @@ class Run:
         if self.rank == 0:
             print(f"\n{self.folder.table()}\n\npercent (tokens: a mean count), +- 95 % intervals; all of it is in "
                   f"{self.folder.path}/")
-            if self.truth and self.cfg.labels == "majority":
+            if self.truth and self.cfg.labels == "majority" and not self.given:
                 print(f"label accuracy is known because the answers of the task {self.cfg.task} can be computed; no "
                       "model learns from them")
 

@@ -32,7 +32,8 @@ def config(width, layers, heads, ffn, tied):
 
 
 def cell(shape, gb, tflops, tb_s):
-    """Settings that fit, beside the preset's; rows of 1,000 tokens in the pages, in sampling and in the pool; hours."""
+    """Settings that fit, beside the preset's, and GB of the host; rows of 1,000 tokens in the pages, in sampling and in
+    the pool; hours of an iteration."""
     machine = Machine(1, gb, torch.bfloat16, tflops, tb_s)
     cfg = replace(PRESETS["paper"], out="")
     change = fitting(cfg, shape, machine)
@@ -40,11 +41,11 @@ def cell(shape, gb, tflops, tb_s):
         return "no"
     cfg = replace(cfg, **change)
     phases, token_bytes = memory(cfg, shape, machine), PagedCache.bytes_of_page(shape, 1, machine.dtype)
-    rows = " / ".join(f"{phases[p]['key/value pages'] / token_bytes / 1000:,.0f}" for p in ("sampling", "pool"))
-    settings = ", ".join(f"{name} {value}" for name, value in change.items()) or "as it is"
-    host = host_memory(cfg, shape, 1)
+    rows = ", ".join(f"{phases[p]['key/value pages'] / token_bytes / 1000:,.0f}" for p in ("sampling", "pool"))
+    settings, host = ", ".join(f"`{name} {value}`" for name, value in change.items()), host_memory(cfg, shape, 1)
     hours = sum(iteration_hours(cfg, shape, machine)[1:])
-    return f"{settings}{f' ({host / 1e9:.0f} GB)' if host else ''}; {rows}; {hours:.1f} h"
+    return (f"{settings}{f' ({host / 1e9:.0f})' if host else ''}; " * bool(change)
+            + f"{rows}; {hours:.{1 if hours < 10 else 0}f} h")
 
 
 def main():
