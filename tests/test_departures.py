@@ -70,9 +70,7 @@ def test_rewards_and_advantages_of_208_questions():
     (["1", None, None, "2"], ("1", 0.25), ("1", 0.5), (None, 0.5)),
     (["1", None, "1.0", None], ("1", 0.5), ("1", 1.0), ("1", 0.5)),  # of a tie, the first seen
     ([None, "1", "1.0", None], ("1", 0.5), ("1", 1.0), (None, 0.5)),
-    ([None, None, "1"], ("1", 1 / 3), ("1", 1.0), (None, 2 / 3)),
     ([None, None], (None, 0.0), (None, 0.0), (None, 1.0)),
-    ([], (None, 0.0), (None, 0.0), (None, 0.0)),
 ])
 def test_what_no_box_is_in_a_vote(answers, counted, ignored, answer):
     for unboxed, (label, share) in (("counted", counted), ("ignored", ignored), ("answer", answer)):
@@ -163,8 +161,7 @@ def test_which_weights_each_phase_starts_from_and_who_votes(one_model, starts, v
     run = Scripted(one_model=one_model, iterations=2)
     evolve(run)
     assert run.starts == starts
-    voting = [c["weights"] for c in run.calls if c["progress"] == "answering"]
-    assert [weights for weights in voting if weights != "solver in training"] == voters
+    assert [c["weights"] for c in run.calls if c["progress"] == "answering" and c["n"] > 2] == voters  # 2: to learn
 
 
 @pytest.mark.parametrize("unboxed, share", [("counted", 0.25), ("ignored", 0.5), ("answer", 0.5)])
@@ -238,7 +235,6 @@ def test_each_challenger_prompt_holds_a_text():
     user = Math.challenger_prompt[1]
     assert all(p.startswith("text ") and p.endswith(f"\n\n{user}") for p in training[1] + pool[1])
     assert len(set(training[1])) > 1 and prompts(0) == [training, pool] and prompts(1) != [training, pool]
-    assert Scripted().challenger_prompts(4, (1, "challenger", 0)) == [user]
 
 
 def test_texts_of_a_file(tmp_path):
@@ -330,8 +326,8 @@ def test_each_role_has_its_own_updates(monkeypatch):
 def test_a_run_says_how_many_updates_an_iteration_makes():
     for cfg, says in ((PAPER, ("5 x 2,048 questions, answered 10 times each; 160 optimizer updates\n",
                                "15 x 512 questions 5 times each; 60 optimizer updates")),
-                      (OFFICIAL, ("160 optimizer updates, 32 of them at learning rate 0\n", "answered 9 times each",
-                                  "60 optimizer updates, 4 of them at learning rate 0"))):
+                      (OFFICIAL, ("160 optimizer updates, 128 above learning rate 0\n", "answered 9 times each",
+                                  "60 optimizer updates, 56 above learning rate 0"))):
         assert all(text in sizes(cfg) for text in says) and sizes(cfg).endswith(says[-1])
     assert sizes(Config(train_file="some.jsonl")).count("\n") == 1  # neither Challenger nor pool
 
@@ -396,7 +392,6 @@ def test_training_on_a_file_and_asking_it(questions, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_frozen_challenger_of_another_run(tmp_path):
-    """It keeps its weights; the Solver starts from the base."""
     base, other = (load(ROOT / "tiny", dtype=None) for _ in range(2))
     other.norm.weight.data += 1
     save(other, tmp_path / "other", Run(tiny_run(tmp_path / "first")).tokenizer)
