@@ -287,8 +287,11 @@ class Config(GRPOConfig):
         require_one_of(self, ("majority", "truth"), "labels")
         require_one_of(self, ("fp32", "bf16"), "role_dtype")
         require_one_of(self, DTYPES, "sampler_dtype")
-        if self.one_model and (self.challenger or self.train_file):
-            raise ValueError("--one_model leaves no place for --challenger or --train_file")
+        if self.one_model and self.challenger:
+            raise ValueError("--one_model leaves no place for --challenger")
+        for name in ("one_model", "challenger", "context", "match_kept"):
+            if self.train_file and getattr(self, name):
+                raise ValueError(f"--{name} is of the Challenger, which --train_file does without")
 
 
 PAPER = Config(  # as its author means it: what a step is, and the updates in it, are the script's, all else the text's
