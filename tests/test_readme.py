@@ -5,9 +5,12 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+
+from rzero import PRESETS, Config
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -95,6 +98,19 @@ ours, tokens = model.load("m"), torch.randint(60, (2, 30))
 print((ours.logits(ours(tokens)) - theirs(tokens).logits).abs().max().item() < 1e-4)
 """)
     assert says == "True\n"
+
+
+def test_the_table_of_presets_names_settings_and_its_sizes_are_the_presets():
+    table = README[README.index("| setting |"):].split("\n\n")[0].splitlines()
+    names = {name for row in table[2:] for name in re.findall(r"`(\w+)`", row)}
+    assert names - {"paper", "answer", "rows"} <= {f.name for f in fields(Config)}
+    for column, name in enumerate(("paper", "official", "small", "tiny"), 2):
+        cfg = PRESETS[name]
+        cells = [row.split("|")[column].strip() for row in table[4:6]]
+        sizes = [(cfg.challenger_steps, cfg.challenger_prompts * cfg.challenger_rollouts, cfg.challenger_mini_batches),
+                 (cfg.solver_steps, cfg.solver_prompts * cfg.solver_rollouts, cfg.solver_mini_batches)]
+        for cell, (steps, rows, mini_batches) in zip(cells, sizes):
+            assert cell.startswith(f"{steps} x {rows:,}; {steps * mini_batches}")
 
 
 def test_the_readme_is_short():
