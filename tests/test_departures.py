@@ -1,7 +1,9 @@
 """Where the official code is not the paper: for each setting a case by hand, with what both do, and the baselines."""
 
+import json
 import math
 import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
@@ -15,7 +17,7 @@ from test_penalty import slow_penalty, some_questions
 import evaluate
 import run as plumbing
 import rzero
-from common import read_lines, write_lines
+from common import read_json, read_lines, write_lines
 from grpo import GRPOConfig, Trainer, group_advantages, grpo_loss, token_weights
 from model import load, save
 from run import Run, sizes, vote_metrics
@@ -362,6 +364,13 @@ def questions(tmp_path):
     return file
 
 
+def test_a_challenger_of_another_shape_is_refused(tmp_path):
+    shutil.copytree(ROOT / "tiny", tmp_path / "deeper")
+    config = read_json(tmp_path / "deeper" / "config.json")
+    (tmp_path / "deeper" / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 99}))
+    assert refused(tmp_path / "run", "is a model of another shape", challenger=str(tmp_path / "deeper"))
+
+
 def test_a_file_to_train_on(questions, tmp_path):
     """A run's pool is such a file, of which the dropped rows are left out; options are not taken."""
     run = Run(tiny_run(tmp_path / "run", train_file=str(questions)))
@@ -370,7 +379,8 @@ def test_a_file_to_train_on(questions, tmp_path):
     options.write_text('{"question": "Which?", "answer": "A", "options": ["this", "that"]}\n')
     assert refused(other, "has questions with options", train_file=str(options))
     assert refused(other, "no question file", train_file="nowhere.jsonl")
-    assert refused(other, "--one_model leaves no place", one_model=True, train_file=str(questions))
+    assert refused(other, "--one_model is of the Challenger", one_model=True, train_file=str(questions))
+    assert refused(other, "--context is of the Challenger", context="texts.jsonl", train_file=str(questions))
     assert refused(other, "--match_kept names .* which has no iter1/questions.jsonl", match_kept=str(tmp_path))
 
 
