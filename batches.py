@@ -77,11 +77,13 @@ def pad(rows, device):
             line_T[len(row) - len(values):len(row)] = values  # they end where the row ends
         return torch.from_numpy(values_BT).to(device)
 
+    def per_row(values):
+        return torch.tensor(values, dtype=torch.float32, device=device)
+
     known = all(row.logprobs is not None for row in rows)
     return MicroBatch(padded(lambda row: [*row.prompt, *row.completion], np.int64),
                       padded(lambda row: [True] * len(row.completion), np.bool_),
-                      *(torch.tensor(values, dtype=torch.float32, device=device) for values in (
-                          [row.advantage for row in rows], [row.averaged for row in rows])),
+                      per_row([row.advantage for row in rows]), per_row([row.averaged for row in rows]),
                       common_prefix(rows), padded(lambda row: row.logprobs, np.float32) if known else None)
 
 

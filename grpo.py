@@ -264,8 +264,9 @@ class Trainer:
         for mini in minis:
             for i in range(0, len(mini), self.average_rows):
                 together = mini[i:i + self.average_rows]
+                tokens = sum(len(row.completion) for row in together)
                 for row in together:
-                    row.averaged = sum(len(r.completion) for r in together)
+                    row.averaged = tokens
         batches = [micro_batches(mini, cfg.token_budget, self.device, self.rank, self.world) for mini in minis]
         # With one update a step, old_logprobs are the policy's own: the ratio is 1, and no token is clipped.
         recompute = len(minis) > 1 and cfg.old_logprobs == "recomputed"

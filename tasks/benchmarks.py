@@ -110,8 +110,7 @@ def read_questions(path, benchmark=OWN):
             raise ValueError(f"{path} needs a list of rows, at its top or under the key examples")
         rows = {f"{path}, row {number},": row for number, row in enumerate(rows, 1)}
     else:
-        lines = enumerate(path.read_bytes().split(b"\n"), 1)
-        rows = {(where := f"{path}, line {number},"): parse(line, where) for number, line in lines if line.strip()}
+        rows = read_rows(path)
     # Of a run's questions.jsonl, those that the Solver learned from.
     rows = {where: row for where, row in rows.items() if not (isinstance(row, dict) and row.get("dropped"))}
     if not rows:
@@ -124,16 +123,20 @@ def read_texts(path):
     if not Path(path).is_file():
         raise FileNotFoundError(f"no file {str(path)!r}")
     texts = []
-    for number, line in enumerate(Path(path).read_bytes().split(b"\n"), 1):
-        if line.strip():
-            row = parse(line, where := f"{path}, line {number},")
-            text = row.get("text") if isinstance(row, dict) else row
-            if not isinstance(text, str) or not 0 < len(text.strip()) <= LONGEST_TEXT:
-                raise ValueError(f"{where} needs a text of 1 to {LONGEST_TEXT:,} characters, or an object with a text")
-            texts.append(text.strip())
+    for where, row in read_rows(Path(path)).items():
+        text = row.get("text") if isinstance(row, dict) else row
+        if not isinstance(text, str) or not 0 < len(text.strip()) <= LONGEST_TEXT:
+            raise ValueError(f"{where} needs a text of 1 to {LONGEST_TEXT:,} characters, or an object with a text")
+        texts.append(text.strip())
     if not texts:
         raise ValueError(f"{path} holds no text")
     return texts
+
+
+def read_rows(path):
+    """{where a line stands, for an error: its value} of a JSONL file. Raises ValueError."""
+    lines = enumerate(path.read_bytes().split(b"\n"), 1)
+    return {(where := f"{path}, line {number},"): parse(line, where) for number, line in lines if line.strip()}
 
 
 def parse(text, where):
