@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from answers import compared_as_written
 from common import Parser, barrier, rank_and_world, read_json, read_lines, start_processes, write_lines
-from folder import claim, columns, percent, refuse_other
+from folder import claim, columns, percent, refuse_other, shortened
 from sample import Sampler
 from tasks import load_task
 from tasks.benchmarks import BENCHMARKS, GROUPS, OWN, PAPER, ByValue, benchmark_files, grader, read_questions
@@ -131,6 +131,9 @@ def is_right(rule, answer, gold):
 
 # ---- measuring and reporting
 
+KEPT_TEXTS, KEPT_CHARACTERS = 500, 4000  # of the held-out answers that a run keeps
+
+
 def mean_and_ci(values):
     """The mean of one value a question, and the half-width of its 95 % interval: 1.96 standard errors."""
     values = np.asarray(values, dtype=float)
@@ -154,14 +157,23 @@ def accuracy(rows):
 
 
 def held_out(sampler, task, questions, *, samples, max_tokens, seed):
-    """What eval.jsonl says of the Solver in the sampler: accuracy of samples at temperature 1 (mean) and greedy, with
-    intervals; the samples' mean length in tokens (completion_tokens) and share with more than one line (worked)."""
+    """How well the Solver in the sampler answers held-out questions -> (what eval.jsonl says, rows of heldout.jsonl).
+    The first: accuracy of samples at temperature 1 (mean) and greedy, with intervals; the samples' mean length in
+    tokens (completion_tokens) and share with more than one line (worked). A row:
+    question, gold, the share of right samples (right), the greedy answer and whether it is right, and the tokens drawn
+    for them; of KEPT_TEXTS questions also the greedy text, shortened."""
     sampled = ask(sampler, task, questions, samples=samples, max_tokens=max_tokens, seed=seed, progress="held-out")
     greedily = ask(sampler, task, questions, samples=0, max_tokens=max_tokens, seed=seed, progress="held-out, greedy")
     (mean, mean_ci), (greedy, greedy_ci) = accuracy(sampled), accuracy(greedily)
+    with_text = set(evenly_spaced(range(len(questions)), KEPT_TEXTS))
+    rows = [{"question": q.question, "gold": q.answer, "right": float(np.mean([row["right"] for row in group])),
+             "greedy_answer": row["answer"], "greedy_right": row["right"],
+             "tokens": sum(row["tokens"] for row in group) + row["tokens"]}
+            | ({"text": shortened(row["text"], KEPT_CHARACTERS)} if i in with_text else {})
+            for i, (q, group, row) in enumerate(zip(questions, by_question(sampled), greedily, strict=True))]
     return {"mean": mean, "mean_ci": mean_ci, "greedy": greedy, "greedy_ci": greedy_ci,
             "completion_tokens": float(np.mean([row["tokens"] for row in sampled])),
-            "worked": float(np.mean(["\n" in row["text"].strip() for row in sampled]))}
+            "worked": float(np.mean(["\n" in row["text"].strip() for row in sampled]))}, rows
 
 
 def summary(rows, task):

@@ -3,6 +3,7 @@
     config.json  metrics.jsonl  eval.jsonl    the settings; an object per GRPO step; an object per iteration, 0 the base
     iter1/challenger/  iter1/solver/          the weights after iteration 1, as Hugging Face folders
     iter1/questions.jsonl                     the pool of questions, with their votes
+    iter1/heldout.jsonl                       the held-out questions, and the Solver's answers; iter0/ is the base's
     iter1/solver.steps/                       checkpoints within a phase, removed at its end
 
 Every finished part is renamed into place whole, and a resumed run skips the parts that exist. Only rank 0 writes."""
@@ -73,6 +74,12 @@ def percent(value, interval=None):
     return "-" if value is None else f"{100 * value:.1f}{spread}"
 
 
+def shortened(text, most):
+    """A text of at most `most` characters as it is; of a longer one the begin and the end."""
+    cut = len(text) - most
+    return text if cut <= 0 else f"{text[:most // 2]} [... {cut:,} characters ...] {text[len(text) - most // 2:]}"
+
+
 class RunFolder:
     """The files of one R-Zero run."""
 
@@ -84,16 +91,17 @@ class RunFolder:
                 write_whole(file, text[:text.rfind("\n") + 1])
 
     def part(self, name, iteration):
-        """A part of an iteration: challenger, questions.jsonl, solver."""
+        """A part of an iteration: challenger, questions.jsonl, solver, heldout.jsonl."""
         return self.path / f"iter{iteration}" / name
 
     def questions(self, iteration):
         """The pool of questions of an iteration."""
         return read_lines(self.part("questions.jsonl", iteration))
 
-    def write_questions(self, iteration, rows):
+    def write_part(self, name, iteration, rows):
+        """Writes questions.jsonl or heldout.jsonl of an iteration."""
         if self.writes:
-            file = self.part("questions.jsonl", iteration)
+            file = self.part(name, iteration)
             file.parent.mkdir(exist_ok=True)
             write_lines(file, rows)
 

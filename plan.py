@@ -187,7 +187,7 @@ def fitting(cfg, config, machine):
 def reached(cfg):
     """What the run in cfg.out measured, if it has made a step with this model: (mean tokens of a question, and of an
     answer, tokens/s of sampling, FLOP/s of updates), on all its devices together. None: not yet."""
-    rows = read_lines(Path(cfg.out) / "metrics.jsonl")
+    rows = [row for row in read_lines(Path(cfg.out) / "metrics.jsonl") if row["phase"] in ("challenger", "solver")]
     if not rows or read_json(Path(cfg.out) / "config.json").get("model") != cfg.model:
         return None, None, None, None
     lengths = [[row["completion_tokens"] for row in rows if row["phase"] == role] for role in ("challenger", "solver")]

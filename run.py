@@ -24,7 +24,7 @@ from grpo import Trainer, copy_weights, group_advantages
 from model import load, read_config, resolve, save
 from sample import Sampler
 from tasks import load_task
-from tasks.benchmarks import read_questions, read_texts
+from tasks.benchmarks import question_rows, read_questions, read_texts
 
 # A run may go on with other values of these: they change its length, place, speed or memory, and no draw.
 MAY_CHANGE = ("iterations", "out", "max_rows", "kv_gb", "token_budget", "activation_checkpointing", "compile_blocks",
@@ -60,15 +60,17 @@ def sizes(cfg):
 
 
 def vote_metrics(rows, task):
-    """What the metrics say of proposals and their votes, dicts of question, proposed, majority, share: the share of the
-    right format (valid), and of these the mean p (share), how many have p = 0, 0.1 .. 1 (share_counts), and the part
-    whose majority is the proposed answer (agreement)."""
+    """What the metrics say of proposals and their votes, dicts of question, proposed, answers, majority, share: the
+    share of the right format (valid), and of these the mean p (share), how many have p = 0, 0.1 .. 1 (share_counts),
+    the part whose majority is the proposed answer (agreement), and the share of the Solver's answers without a box
+    (boxless)."""
     asked = [row for row in rows if row["question"] is not None]
-    shares = [row["share"] for row in asked]
+    shares, boxless = [row["share"] for row in asked], [answer is None for row in asked for answer in row["answers"]]
     agreed = [task.agree(row["majority"], row["proposed"]) for row in asked]
     return {"valid": len(asked) / len(rows), "share": float(np.mean(shares)) if asked else 0.0,
             "share_counts": np.bincount(np.rint(10 * np.array(shares)).astype(int), minlength=11).tolist(),
-            "agreement": float(np.mean(agreed)) if asked else 0.0}
+            "agreement": float(np.mean(agreed)) if asked else 0.0,
+            "boxless": float(np.mean(boxless)) if asked else 0.0}
 
 
 def number_kept(folder, iteration):
@@ -95,6 +97,7 @@ class Run:
         if cfg.labels == "truth" and self.truth is None:
             raise ValueError(f"--labels truth needs a task whose answers can be computed, which {cfg.task} is not")
         self.heldout = read_questions(cfg.heldout) if cfg.heldout else []
+        self.levels = [row.get("level") for row in question_rows(cfg.heldout).values()] if cfg.heldout else []
         given = read_questions(cfg.train_file) if cfg.train_file else []
         if any(q.options for q in given):
             raise ValueError(f"--train_file {cfg.train_file} has questions with options, which only evaluate.py takes")
@@ -116,7 +119,7 @@ class Run:
             checkpoints = checkpoints_kept(cfg, self.sampler.model.config.parameters(), self.folder.path)
         self.checkpoints_kept = from_rank_0(checkpoints)  # all processes save, so one look at the disk decides for all
         self.trainer = None  # of the phase that is going on
-        self.spent = Counter()  # seconds in each use of the sampler, and tokens drawn, since the step began
+        self.begin()
 
     def weights(self, role, iteration):
         """A role's weights after an iteration; on the CPU, in the memory of their file."""
@@ -161,6 +164,29 @@ class Run:
         self.spent["tokens"] += sum(tokens for group in groups for tokens, _ in group)
         return [[kept for _, kept in group] for group in groups]
 
+    def begin(self):
+        """Starts the clock of a step. spent: the seconds in each use of the sampler, and the tokens drawn."""
+        self.began, self.spent = time.perf_counter(), Counter()
+
+    def cost(self):
+        """What it took since `begin`: seconds, those in the sampler, tokens, peak memory; each the maximum over
+        processes."""
+        if self.sampler.device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated()
+        else:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        own = {"seconds": time.perf_counter() - self.began, **self.spent, "peak_memory_gb": peak / 1e9}
+        largest = torch.tensor(list(own.values()), dtype=torch.float64, device=self.sampler.device)
+        if dist.is_initialized():
+            dist.all_reduce(largest, dist.ReduceOp.MAX)
+        largest = dict(zip(own, largest.tolist()))
+        return largest | {"tokens_per_second": largest["tokens"] / largest["seconds"]}
+
+    def log_cost(self, phase, iteration):
+        """Logs what a phase without GRPO steps took, as one step."""
+        self.folder.rewind(phase, iteration, 0)
+        self.folder.log({"iteration": iteration, "phase": phase, "step": 1, **self.cost()})
+
     def phase(self, role, iteration):
         """The steps of a phase that are still to be made, one `Step` at a time. The role starts from its last weights,
         or from the phase's last checkpoint; after the last step its weights are saved."""
@@ -197,10 +223,13 @@ class Run:
         return self.folder.part(part, iteration).exists()
 
     def write_questions(self, iteration, rows):
-        """Writes the pool of questions, with their true answers where these can be computed."""
+        """Writes the pool of questions, with the groups of their votes, and their true answers where these can be
+        computed."""
+        rows = [row | {"groups": self.task.groups(row["answers"])} for row in rows]
         if self.truth:
             rows = [row | {"truth": row["question"] and self.truth(row["question"])} for row in rows]
-        self.folder.write_questions(iteration, rows)
+        self.log_cost("questions", iteration)
+        self.folder.write_part("questions.jsonl", iteration, rows)
         barrier()
 
     def enough_questions(self, iteration):
@@ -235,10 +264,18 @@ class Run:
             return
         row = {"iteration": iteration}
         if self.heldout:
+            self.begin()
             choose_threads(self.sampler.model.config.width)
             self.play(self.weights("solver", iteration))
-            row |= held_out(self.sampler, self.task, self.heldout, samples=self.cfg.heldout_samples,
-                            max_tokens=self.cfg.max_answer_tokens, seed=draw_seed(self.cfg.seed, "held-out"))
+            measured, answers = held_out(self.sampler, self.task, self.heldout, samples=self.cfg.heldout_samples,
+                                         max_tokens=self.cfg.max_answer_tokens,
+                                         seed=draw_seed(self.cfg.seed, "held-out"))
+            row |= measured
+            answers = [answer | {"level": level} for answer, level in zip(answers, self.levels, strict=True)]
+            self.folder.write_part("heldout.jsonl", iteration, answers)
+            self.spent += {"answering_seconds": time.perf_counter() - self.began,
+                           "tokens": sum(answer["tokens"] for answer in answers)}
+            self.log_cost("held-out", iteration)
         if iteration and not self.given:
             row |= self.of_pool(iteration)
         self.folder.log(row)
@@ -279,7 +316,7 @@ class Step:
     def __init__(self, run, reference, role, iteration, index):
         self.run, self.reference = run, reference
         self.role, self.iteration, self.index, self.key = role, iteration, index, (iteration, role, index)
-        self.start, run.spent = time.perf_counter(), Counter()
+        run.begin()
 
     @property
     def policy(self):
@@ -308,18 +345,5 @@ class Step:
             "equal_groups": (np.ptp(rewards_GN, 1) == 0).mean(),
             "advantage_min": advantages_GN.min().item(), "advantage_max": advantages_GN.max().item(),
             "completion_tokens": np.mean(lengths), "completion_tokens_max": max(lengths),
-            "truncated": np.mean([not c.finished for c in completions]), **update, **self.cost()}
+            "truncated": np.mean([not c.finished for c in completions]), **update, **self.run.cost()}
         self.run.folder.log(self.metrics)
-
-    def cost(self):
-        """What the step took: seconds, those in the sampler, tokens, peak memory; each the maximum over processes."""
-        if self.run.sampler.device.type == "cuda":
-            peak = torch.cuda.max_memory_allocated()
-        else:
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        own = {"seconds": time.perf_counter() - self.start, **self.run.spent, "peak_memory_gb": peak / 1e9}
-        largest = torch.tensor(list(own.values()), dtype=torch.float64, device=self.run.sampler.device)
-        if dist.is_initialized():
-            dist.all_reduce(largest, dist.ReduceOp.MAX)
-        largest = dict(zip(own, largest.tolist()))
-        return largest | {"tokens_per_second": largest["tokens"] / largest["seconds"]}

@@ -143,6 +143,7 @@ def train_challenger(run, iteration):
 
 def build_questions(run, iteration):
     """Part 2. The trained Challenger asks, the Solver votes, and the questions of middling agreement are kept."""
+    run.begin()
     cfg, rows = run.cfg, []
     challenger, solver = run.weights("challenger", iteration), run.start("solver", iteration)
     enough = run.enough_questions(iteration)
@@ -170,12 +171,12 @@ def train_solver(run, iteration):
         groups = run.sample(step.policy, prompts, N, cfg.max_answer_tokens, step.key, "answering", cfg.top_p)
         completions = [c for group in groups for c in group]
         texts = [run.text(c) for c in completions]
-        labels = [row["label"] for row in batch for _ in range(N)]
-        rewards = solver_rewards([task.answer(text) for text in texts], labels, task.same)
+        answers, labels = [task.answer(text) for text in texts], [row["label"] for row in batch for _ in range(N)]
+        rewards = solver_rewards(answers, labels, task.same)
         if w:
             rewards = (1 - w) * rewards + w * np.array([task.well_formed(text) for text in texts])
         step.learn([p for p in prompts for _ in range(N)], completions, rewards.reshape(-1, N),
-                   share=np.mean([row["share"] for row in batch]))
+                   share=np.mean([row["share"] for row in batch]), boxless=answers.count(None) / len(answers))
 
 
 def evolve(run):

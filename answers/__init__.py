@@ -16,7 +16,7 @@ from .clean import LONGEST_READ, written_form
 from .read import readings
 from .same import compared_as_written, same
 
-__all__ = ["compared_as_written", "extract_boxed", "majority", "same_answer", "written_form"]
+__all__ = ["classes", "compared_as_written", "extract_boxed", "majority", "same_answer", "written_form"]
 
 BOX_WINDOW = 60_000  # characters at the end of a text that are searched for a box
 MOST_WORK, MOST_WORK_OF_VOTE = 2500, 150_000  # of a comparison, and before a vote compares the rest as written
@@ -65,22 +65,28 @@ def same_answer(a, b):
     return written_form(a) == written_form(b)
 
 
-def majority(answers, *, same=same_answer, count_unboxed=True):
-    """The most frequent answer and its share -> (answer, share); (None, 0.0) if nobody answers. answers: strings, or
-    None without a box, which has no vote but counts in the share unless count_unboxed is False. same(a, b): whether two
-    strings are one answer. The first seen of a class stands for it, and wins a tie. Equal strings are counted first; of
-    more than 200 different ones only the 200 most frequent are compared and can win."""
-    counts = Counter(answers)
-    counts.pop(None, None)
-    if not counts:
-        return None, 0.0
+def classes(answers, *, same=same_answer):
+    """{answer: the first seen of those that are the same} of strings, or None without a box, which is in no class.
+    same(a, b): whether two strings are one answer. Of more than 200 different strings the 200 most frequent are
+    compared; the others are left out."""
+    counts = Counter(answer for answer in answers if answer is not None)
     frequent = dict(counts.most_common(MOST_COMPARED))
     if len(counts) > MOST_COMPARED:
         compared_as_written["too many"] += 1
-    votes, most = {}, value.spent + MOST_WORK_OF_VOTE
+    first_of, most = {}, value.spent + MOST_WORK_OF_VOTE
     for answer in filter(frequent.get, counts):
-        first = next((seen for seen in votes if (
+        first_of[answer] = next((seen for seen in dict.fromkeys(first_of.values()) if (
             same(seen, answer) if value.spent < most else written_form(seen) == written_form(answer))), answer)
-        votes[first] = votes.get(first, 0) + counts[answer]
+    return first_of
+
+
+def majority(answers, *, same=same_answer, count_unboxed=True):
+    """The most frequent answer and its share -> (answer, share); (None, 0.0) if nobody answers. answers, same: as in
+    `classes`. None has no vote but counts in the share unless count_unboxed is False. The first seen of a class stands
+    for it, and wins a tie."""
+    first_of = classes(answers, same=same)
+    if not first_of:
+        return None, 0.0
+    votes = Counter(first_of[answer] for answer in answers if answer in first_of)
     winner = max(votes, key=votes.get)
-    return winner, votes[winner] / (len(answers) if count_unboxed else counts.total())
+    return winner, votes[winner] / (len(answers) if count_unboxed else len(answers) - answers.count(None))

@@ -98,8 +98,14 @@ class Question(NamedTuple):
 
 
 def read_questions(path, benchmark=OWN):
-    """The `Question`s of a JSONL file, or of a JSON file with a list of rows, at its top or under the key `examples`.
-    Raises FileNotFoundError, or ValueError that names the line at fault."""
+    """The `Question`s of a file of `question_rows`. Raises FileNotFoundError, or ValueError that names the line at
+    fault."""
+    return [question_of(row, benchmark, where) for where, row in question_rows(path).items()]
+
+
+def question_rows(path):
+    """{where it stands, for an error: a question's row} of a JSONL file, or of a JSON file with a list of rows, at its
+    top or under the key `examples`. Raises FileNotFoundError, ValueError."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no question file {str(path)!r}")
@@ -115,7 +121,7 @@ def read_questions(path, benchmark=OWN):
     rows = {where: row for where, row in rows.items() if not (isinstance(row, dict) and row.get("dropped"))}
     if not rows:
         raise ValueError(f"{path} holds no question")
-    return [question_of(row, benchmark, where) for where, row in rows.items()]
+    return rows
 
 
 def read_texts(path):

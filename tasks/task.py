@@ -1,6 +1,6 @@
 """The interface of a task."""
 
-from answers import majority
+from answers import classes, majority
 from tasks.similarity import bleu_distances
 
 
@@ -52,6 +52,11 @@ class Task:
                 none > share or none == share and answers.index(None) < answers.index(label)):
             return None, none
         return label, share
+
+    def groups(self, answers):
+        """What the vote counted together -> for each answer the index of the first that is the same; None for None."""
+        first_of = classes(answers, same=self.same)
+        return [None if answer is None else answers.index(first_of.get(answer, answer)) for answer in answers]
 
     def agree(self, majority, proposed):
         """Whether the majority is the answer that the Challenger gave."""

@@ -16,9 +16,10 @@ from hostile import HOSTILE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from answers import compared_as_written, extract_boxed, majority, same_answer, value
+from answers import classes, compared_as_written, extract_boxed, majority, same_answer, value
 from answers.read import FUNCTIONS, read, readings
 from answers.value import samples, value_at
+from tasks import Math
 
 MB = 1_000_000
 
@@ -115,6 +116,8 @@ def test_majority_share_is_a_float():
 def test_unboxed_answers_count_or_not():
     assert majority(["5", None, None, "5.0"]) == ("5", 0.5)
     assert majority(["5", None, None, "5.0"], count_unboxed=False) == ("5", 1.0)
+    assert classes(["5", None, "1/2", "5.0", "0.5"]) == {"5": "5", "1/2": "1/2", "5.0": "5", "0.5": "1/2"}
+    assert Math().groups(["5", None, "1/2", "5.0", "0.5"]) == [0, None, 2, 0, 2]
     assert majority([None], count_unboxed=False) == (None, 0.0)
 
 

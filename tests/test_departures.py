@@ -123,8 +123,8 @@ class Scripted(Run):
         self.asks, self.calls, self.starts, self.learned, self.rows = asks, [], [], [], {}
         self.tokenizer = Mock(chat=lambda system, user: user, decode=lambda tokens: tokens)
         self.sampler, self.spent = Mock(generate=self.generate), plumbing.Counter()
-        self.folder = Mock(questions=self.rows.get, write_questions=self.rows.__setitem__)
-        self.finished = self.measure = self.report = lambda *_: False
+        self.folder = Mock(questions=self.rows.get, write_part=lambda _, iteration, rows: self.rows.update({iteration: rows}))
+        self.finished = self.measure = self.report = self.log_cost = lambda *_: False
 
     def weights(self, role, iteration):
         return f"{role} {iteration}"
@@ -334,15 +334,17 @@ def test_a_run_says_how_many_updates_an_iteration_makes():
     assert sizes(Config(train_file="some.jsonl")).count("\n") == 1  # neither Challenger nor pool
 
 
-def row(question, share=0.0, majority="1", proposed="1", dropped=None, truth="1"):
+def row(question, share=0.0, majority="1", proposed="1", dropped=None, truth="1", answers=("1", None, None)):
     return locals()
 
 
 def test_what_is_said_of_votes_and_of_a_pool():
     rows = [row("a", 0.5), row("b", 0.9, proposed="2"), row("c", 1.0, proposed="1.0"), row(None, 0.0, None, None)]
     assert vote_metrics(rows, Math()) == {"valid": 0.75, "share": pytest.approx(0.8), "agreement": pytest.approx(2 / 3),
-                                          "share_counts": [0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 1]}
-    assert vote_metrics([row(None)], Math()) == {"valid": 0, "share": 0, "agreement": 0, "share_counts": [0] * 11}
+                                          "share_counts": [0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 1],
+                                          "boxless": pytest.approx(2 / 3)}
+    assert vote_metrics([row(None)], Math()) == {"valid": 0, "share": 0, "agreement": 0, "share_counts": [0] * 11,
+                                                 "boxless": 0}
     run = Scripted()
     run.truth = Sums().truth
     run.rows[1] = [row("What is  1 + 2?"), row("other", dropped="too easy")]

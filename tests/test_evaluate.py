@@ -84,7 +84,7 @@ TWO = [Question("one", "1"), Question("two", "2")]
 def test_grades_what_is_in_the_box():
     """Of four samples two are right for the first question, one for the second; greedy is right for the second only."""
     sampler = Says(SAID)
-    result = held_out(sampler, Math(), TWO, samples=4, max_tokens=9, seed=5)
+    result, rows = held_out(sampler, Math(), TWO, samples=4, max_tokens=9, seed=5)
     sampled = ask(sampler, Math(), TWO, samples=4, max_tokens=9, seed=5)
     greedy = ask(sampler, Math(), TWO, samples=0, max_tokens=9, seed=5)
     assert [np.mean([row["right"] for row in group]) for group in module.by_question(sampled)] == [0.5, 0.25]
@@ -95,6 +95,10 @@ def test_grades_what_is_in_the_box():
     assert result["worked"] == 1 / 8 and result["completion_tokens"] == np.mean([*map(len, texts)])
     assert module.summary(sampled, Math())["truncated"] == 2 / 8  # the texts that end neither in } nor in x
     assert result.keys() == {"mean", "mean_ci", "greedy", "greedy_ci", "completion_tokens", "worked"}
+    assert [row["right"] for row in rows] == [0.5, 0.25] and [row["greedy_right"] for row in rows] == [False, True]
+    assert [(row["question"], row["gold"], row["greedy_answer"], row["text"]) for row in rows] == [
+        ("one", "1", greedy[0]["answer"], SAID["one", 0][0]), ("two", "2", "2", "\\boxed{2}")]
+    assert sum(row["tokens"] for row in rows) == sum(map(len, [*texts, SAID["one", 0][0], SAID["two", 0][0]]))
     assert [(c["n"], c["temperature"], c["max_tokens"], c.get("seed")) for c in sampler.calls[:2]] == [(4, 1.0, 9, 5),
                                                                                                       (1, 0, 9, None)]
 

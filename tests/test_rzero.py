@@ -177,9 +177,16 @@ def test_a_run_leaves_what_is_promised(finished):
     for q in lines(finished / "iter1" / "questions.jsonl"):
         assert len(q["answers"]) == (4 if q["question"] is not None else 0)
         if q["majority"] is not None:
+            first = q["answers"].index(q["majority"])
+            assert q["groups"].count(first) / 4 == q["share"] and q["groups"].count(None) == q["answers"].count(None)
             assert q["share"] == sum(same_answer(a, q["majority"]) for a in q["answers"] if a is not None) / 4
     steps = [(m["phase"], m["step"]) for m in lines(finished / "metrics.jsonl")]
-    assert steps == [("challenger", 1), ("solver", 1), ("solver", 2)]
+    assert steps == [("held-out", 1), ("challenger", 1), ("questions", 1), ("solver", 1), ("solver", 2), ("held-out", 1)]
+    for i, row in enumerate(rows):  # the answers behind the means, each question's
+        answers = lines(finished / f"iter{i}" / "heldout.jsonl")
+        assert np.mean([a["right"] for a in answers]) == pytest.approx(row["mean"])
+        assert np.mean([a["greedy_right"] for a in answers]) == pytest.approx(row["greedy"])
+        assert all(a["text"] and a["level"] in range(1, 9) for a in answers)
     for role in ("challenger", "solver"):
         transformers.AutoModelForCausalLM.from_pretrained(finished / "iter1" / role)
         transformers.AutoTokenizer.from_pretrained(finished / "iter1" / role)
@@ -240,7 +247,8 @@ def test_every_metric_is_in_the_glossary(finished):
     readme = (ROOT / "README.md").read_text()
     names = {name for row in lines(finished / "metrics.jsonl") for name in row}
     assert not [name for name in names if f"`{name}`" not in readme]
-    solver = lines(finished / "metrics.jsonl")[-1]
+    solver = lines(finished / "metrics.jsonl")[-2]
+    assert solver["phase"] == "solver"
     assert solver["reward_std"] > 0 and 0 <= solver["equal_groups"] <= 1 and solver["advantage_min"] < 0 < solver["advantage_max"]
     assert 0 <= solver["sampler_kl"] < 1e-6 and solver["entropy"] > 0 and solver["seconds"] > solver["update_seconds"] > 0
     assert solver["completion_tokens_max"] >= solver["completion_tokens"] and \
