@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import fields, replace
 from datetime import timedelta
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -44,6 +45,13 @@ def read_json(file):
     if not isinstance(value, dict):
         raise ValueError(f"{file} does not hold a JSON object")
     return value
+
+
+def mean_and_ci(values):
+    """The mean of one value a question, and the half-width of its 95 % interval: 1.96 standard errors."""
+    values = np.asarray(values, dtype=float)
+    error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
+    return float(values.mean()), float(1.96 * error)
 
 
 class Parser(argparse.ArgumentParser):

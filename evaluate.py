@@ -30,7 +30,7 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 from answers import compared_as_written
-from common import Parser, barrier, rank_and_world, read_json, read_lines, start_processes, write_lines
+from common import Parser, barrier, mean_and_ci, rank_and_world, read_json, read_lines, start_processes, write_lines
 from folder import claim, columns, percent, refuse_other, shortened
 from sample import Sampler
 from tasks import load_task
@@ -132,13 +132,6 @@ def is_right(rule, answer, gold):
 # ---- measuring and reporting
 
 KEPT_TEXTS, KEPT_CHARACTERS = 500, 4000  # of the held-out answers that a run keeps
-
-
-def mean_and_ci(values):
-    """The mean of one value a question, and the half-width of its 95 % interval: 1.96 standard errors."""
-    values = np.asarray(values, dtype=float)
-    error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
-    return float(values.mean()), float(1.96 * error)
 
 
 def pass_at_k(right, n, k):

@@ -5,12 +5,16 @@
     iter1/questions.jsonl                     the pool of questions, with their votes
     iter1/heldout.jsonl                       the held-out questions, and the Solver's answers; iter0/ is the base's
     iter1/solver.steps/                       checkpoints within a phase, removed at its end
+    report.html                               all of it as a page, by report.py
 
 Every finished part is renamed into place whole, and a resumed run skips the parts that exist. Only rank 0 writes."""
 
 import json
 import os
 import shutil
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -80,6 +84,11 @@ def shortened(text, most):
     return text if cut <= 0 else f"{text[:most // 2]} [... {cut:,} characters ...] {text[len(text) - most // 2:]}"
 
 
+def words(text):
+    """A text without regard to capitals and white space."""
+    return " ".join(text.lower().split())
+
+
 class RunFolder:
     """The files of one R-Zero run."""
 
@@ -142,3 +151,53 @@ class RunFolder:
                          percent(row.get("worked")),
                          f"{row['completion_tokens']:.0f}" if "completion_tokens" in row else "-"])
         return columns(rows)
+
+
+@dataclass
+class RunData:
+    """What a run folder holds. Each list is empty, and each dict lacks the iterations, that are not there."""
+
+    path: Path
+    config: dict
+    steps: list  # rows of metrics.jsonl
+    evals: list  # rows of eval.jsonl
+    label: str = ""
+
+    def parts(self, name):
+        """{iteration: rows} of questions.jsonl or heldout.jsonl."""
+        found = sorted((int(file.parent.name[4:]), file) for file in self.path.glob(f"iter[0-9]*/{name}"))
+        return {iteration: read_rows(file) for iteration, file in found}
+
+    @cached_property
+    def pools(self):
+        return self.parts("questions.jsonl")
+
+    @cached_property
+    def answers(self):
+        return self.parts("heldout.jsonl")
+
+    def of(self, phase, iteration=None):
+        """The rows of a phase's steps."""
+        return [row for row in self.steps if row["phase"] == phase and iteration in (None, row["iteration"])]
+
+    @property
+    def is_baseline(self):
+        return self.config.get("challenger_steps") == 0 and not self.config.get("train_file")
+
+
+def read_rows(file):
+    """The objects of a JSONL file, none if it is missing; without a line that a run is just writing."""
+    rows = []
+    for line in file.read_text(encoding="utf-8", errors="replace").split("\n") if file.exists() else []:
+        with suppress(ValueError):
+            rows.append(json.loads(line))
+    return rows
+
+
+def read_run(folder):
+    """The `RunData` of a folder. Raises FileNotFoundError, ValueError."""
+    path = Path(folder)
+    if not (path / "config.json").is_file():
+        raise FileNotFoundError(f"{str(folder)!r} is not a run folder: it has no config.json")
+    return RunData(path, read_json(path / "config.json"), read_rows(path / "metrics.jsonl"),
+                   read_rows(path / "eval.jsonl"))

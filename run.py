@@ -19,9 +19,10 @@ from tqdm import tqdm
 from batches import Rollout
 from common import DTYPES, barrier, choose_threads, from_rank_0, rank_and_world, read_lines
 from evaluate import held_out
-from folder import RunFolder, checkpoints_kept, claim, percent
+from folder import RunFolder, checkpoints_kept, claim, percent, words
 from grpo import Trainer, copy_weights, group_advantages
 from model import load, read_config, resolve, save
+from report import write_page
 from sample import Sampler
 from tasks import load_task
 from tasks.benchmarks import question_rows, read_questions, read_texts
@@ -79,11 +80,6 @@ def number_kept(folder, iteration):
     if not rows:
         raise ValueError(f"--match_kept names {folder!r}, which has no iter{iteration}/questions.jsonl")
     return sum(row["dropped"] is None for row in rows)
-
-
-def words(text):
-    """A text without regard to capitals and white space."""
-    return " ".join(text.lower().split())
 
 
 class Run:
@@ -228,6 +224,8 @@ class Run:
         rows = [row | {"groups": self.task.groups(row["answers"])} for row in rows]
         if self.truth:
             rows = [row | {"truth": row["question"] and self.truth(row["question"])} for row in rows]
+            rows = [row | {"label_right": None not in (row["majority"], row["truth"])
+                                          and bool(self.task.same(row["majority"], row["truth"]))} for row in rows]
         self.log_cost("questions", iteration)
         self.folder.write_part("questions.jsonl", iteration, rows)
         barrier()
@@ -279,10 +277,19 @@ class Run:
         if iteration and not self.given:
             row |= self.of_pool(iteration)
         self.folder.log(row)
+        if self.rank == 0:
+            self.write_page()
         if self.heldout and self.rank == 0:
             print(f"{f'iteration {iteration}' if iteration else 'base model'}: held-out mean {percent(row['mean'])} %, "
                   f"greedy {percent(row['greedy'])} %", flush=True)
         barrier()
+
+    def write_page(self):
+        """Writes report.html. A page that cannot be drawn does not end the run."""
+        try:
+            write_page([self.folder.path], self.folder.path / "report.html")
+        except Exception as error:  # whatever it is, the run's own files are whole
+            print(f"report.html was not written: {type(error).__name__}: {error}", flush=True)
 
     def of_pool(self, iteration):
         """What eval.jsonl says of an iteration's pool of questions."""
@@ -294,8 +301,7 @@ class Run:
                  "dropped": {reason: count / len(rows) for reason, count in sorted(reasons.items())},
                  "new": float(np.mean([words(q["question"]) not in earlier for q in asked])) if asked else None}
         if self.truth:
-            right = [q["truth"] is not None and self.task.same(q["majority"], q["truth"]) for q in kept]
-            found |= {"label_accuracy": float(np.mean(right)) if kept else None,
+            found |= {"label_accuracy": float(np.mean([q["label_right"] for q in kept])) if kept else None,
                       "well_posed": float(np.mean([q["truth"] is not None for q in asked])) if asked else None}
         return found
 

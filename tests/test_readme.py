@@ -21,7 +21,7 @@ SMALL = ["--iterations", "1", "--challenger_steps", "1", "--challenger_prompts",
 
 def patched(folder, *files):
     """A copy of the repository in `folder`, with the README's diffs of these files applied."""
-    for name in [*(p.name for p in ROOT.glob("*.py")), "answers", "kernels", "tasks", "tiny"]:
+    for name in [*(p.name for p in ROOT.glob("*.py")), "answers", "kernels", "tasks", "tiny", "page.html"]:
         source = ROOT / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
     for file in files:
@@ -121,4 +121,4 @@ def test_the_files_are_short_and_there_are_not_too_many_lines():
     """The house stays readable in an evening."""
     lines = {p: p.read_text().count("\n") for p in ROOT.glob("**/*.py")
              if not {"tests", "tiny", "runs"} & {*p.relative_to(ROOT).parts} and not p.relative_to(ROOT).parts[0].startswith(".")}
-    assert max(lines.values()) <= 450 and lines[ROOT / "rzero.py"] <= 420 and sum(lines.values()) <= 5100
+    assert max(lines.values()) <= 450 and lines[ROOT / "rzero.py"] <= 420 and sum(lines.values()) <= 6000
