@@ -335,7 +335,7 @@ def test_a_run_says_how_many_updates_an_iteration_makes():
 
 
 def row(question, share=0.0, majority="1", proposed="1", dropped=None, truth="1", answers=("1", None, None)):
-    return locals()
+    return locals() | {"label_right": truth is not None and majority == truth}
 
 
 def test_what_is_said_of_votes_and_of_a_pool():
