@@ -372,10 +372,10 @@ class Tokenizer:
                 self.im_start, *self.encode("assistant\n")]
 
 
-DESCRIPTION = """{raw[model_type]}: L = {layers} blocks, D = {width:,} width, F = {ffn:,} feed-forward width, V = {vocab_size:,} vocabulary,
-H = {heads} query heads, K = {kv_heads} key/value heads, C = {head_dim} head width, tied head: {tied}; B rows, T tokens\n
-forward pass of tokens [B, T]    result        tensor                           its shape            weights
-x = embedding(tokens)            [B, T, D]     embed_tokens.weight              [V, D]
+DESCRIPTION = """{raw[model_type]}: L = {layers} blocks, D = {width:,} width, F = {ffn:,} feed-forward width,
+V = {vocab_size:,} vocabulary, H = {heads} query heads, K = {kv_heads} key/value heads, C = {head_dim} head width\n
+forward pass of B rows, T tokens result        tensor                           its shape            weights
+x = embedding(tokens [B, T])     [B, T, D]     embed_tokens.weight              [V, D]
 in each of the L blocks:
   h = RMSNorm(x)                 [B, T, D]     input_layernorm.weight           [D]       L x
   q = linear(h)                  [B, T, H, C]  self_attn.q_proj.weight          [HC, D]   L x
@@ -401,7 +401,7 @@ def describe(config):
     """The forward pass as text: each tensor with its shape and number of weights, then totals. It needs no weights."""
     with torch.device("meta"):
         sizes = {name.removeprefix("layers.0."): p.numel() for name, p in Transformer(config).named_parameters()}
-    head, lines = "(the embedding's)" if config.tied else "lm_head.weight", []
+    head, lines = "(tied to the embedding)" if config.tied else "lm_head.weight", []
     for line in DESCRIPTION.format(**vars(config), head=head).splitlines():
         names = [word for word in line.split() if word.endswith((".weight", ".bias"))]
         if sizes.keys() >= set(names):  # the family has it
