@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from kernels.logprob import linear_logprob
-from model import causal_attention
+from model import ModelConfig, Transformer, causal_attention
 
 
 @dataclass
@@ -128,3 +128,15 @@ class Policy(nn.Module):
         trained_M = linear_logprob(hidden_BtD[mask_Bt], self.model.head_weight, target_Bt[mask_Bt], temperature)
         logprob_BT, entropy_BT = (x_M.new_zeros(B, T).masked_scatter(mask_BT, x_M) for x_M in trained_M)
         return logprob_BT, entropy_BT.detach()
+
+
+def example():
+    """The rows of `python grpo.py` -> (policy, reference, rows): two `Transformer`s of 648 random weights, the same at
+    each call, and three `Rollout`s of one prompt whose advantages are not yet known. Token 9 is the stop token. The
+    rows' logprobs are near the policy's, as if it had been updated since it sampled them."""
+    torch.manual_seed(0)
+    config = ModelConfig(vocab_size=10, width=8, layers=1, heads=1, kv_heads=1, head_dim=8, ffn=8, norm_eps=1e-6,
+                         rope_theta=1e4, rope_scaling=None, qk_norm=True, qkv_bias=False, tied=False, raw={})
+    rows = [Rollout([1, 2], completion, 0.0, logprobs) for completion, logprobs in (
+        ([3, 5, 9], [-3.2, -2.9, -3.0]), ([4, 9], [-2.4, -1.5]), ([6, 7, 9], [-1.5, -2.7, -1.9]))]
+    return Transformer(config), Transformer(config), rows

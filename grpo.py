@@ -1,4 +1,4 @@
-"""Group Relative Policy Optimization (Shao et al., arXiv 2402.03300), for any role.
+"""Group Relative Policy Optimization (Shao et al., arXiv 2402.03300), for any role. `python grpo.py` shows a step.
 
 For completions o_1..o_N of one prompt with rewards r_1..r_N
 
@@ -33,7 +33,7 @@ from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, Offlo
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 
-from batches import Policy, common_prefix, micro_batches, pad
+from batches import Policy, common_prefix, example, micro_batches, pad
 from common import barrier, compiled, compute_dtype, rank_and_world, require_least, require_one_of
 from model import Block, Transformer
 
@@ -402,3 +402,49 @@ class Trainer:
 def checkpoints(folder):
     """The finished checkpoints in a folder, oldest first."""
     return sorted(p for p in Path(folder).glob("step*") if p.name.removeprefix("step").isdigit())
+
+
+def lesson():
+    """Prints one GRPO step of `batches.example`, number by number."""
+    def line(*cells):
+        print("".join(f"{x:10.4f}" if isinstance(x, float) else f"{x!s:>10}" for x in cells))
+
+    policy, reference, rows = example()
+    rewards_GN, cfg = torch.tensor([[1.0, 0.0, 0.0]]), GRPOConfig(kl_coef=0.1, old_logprobs="sampler")
+    print(f"1. group_advantages: mean {rewards_GN.mean():.4f}, std {rewards_GN.std():.4f}, A = (reward - mean) / std")
+    line("row", "tokens", "reward", "A")
+    for b, (row, A) in enumerate(zip(rows, group_advantages(rewards_GN)[0].tolist())):
+        row.advantage = A
+        line(b, row.completion, rewards_GN[0, b].item(), A)
+
+    batch = pad(rows, "cpu")
+    mask, old_BT = batch.mask_BT, batch.sampler_logprobs_BT
+    now_BT, ref_BT = (Policy(m)(batch.tokens_BT, mask, cfg.temperature)[0].detach() for m in (policy, reference))
+    loss, _ = grpo_loss(now_BT.requires_grad_(), old_BT, ref_BT, batch.advantage_B, mask, cfg)
+    loss.backward()
+    print("""
+2. grpo_loss: ratio = exp(logprob - old), clipped = ratio held within 0.8 .. 1.2, surrogate = min(ratio A, clipped A),
+   k3 = exp(d) - d - 1 of d = ref - logprob. token_weights: one denominator for all rows, their 8 tokens. An update
+   moves a logprob against its gradient. Row 0's token 3 is clipped: only KL moves it. Row 2's 6 is not, as A < 0.""")
+    line("row", "token", "logprob", "old", "ratio", "clipped", "surrogate", "ref", "k3", "weight", "gradient", "goes")
+    table = batch.tokens_BT, now_BT, old_BT, ref_BT, k3(ref_BT - now_BT), token_weights(mask, cfg.average), now_BT.grad
+    by_hand, columns = 0.0, (x_BT[mask].tolist() for x_BT in table)
+    for (b, _), token, logprob, old, ref, kl, weight, grad in zip(mask.nonzero().tolist(), *columns):
+        ratio, A = math.exp(logprob - old), rows[b].advantage
+        clipped = min(max(ratio, 1 - cfg.clip_low), 1 + cfg.clip_high)
+        surrogate = min(ratio * A, clipped * A)
+        by_hand -= weight * (surrogate - cfg.kl_coef * kl)
+        line(b, token, logprob, old, ratio, clipped, surrogate, ref, kl, weight, grad, "up" if grad < 0 else "down")
+    print(f"   by hand, minus the sum of weight (surrogate - {cfg.kl_coef} k3): {by_hand:.4f}; grpo_loss: {loss:.4f}")
+
+    trainer = Trainer(policy, cfg, lr=0.01)
+    metrics = trainer.step(rows, reference)
+    after_BT, _ = trainer.logprobs(trainer.policy, batch)
+    print(f"\n3. Trainer.step: loss {metrics['loss']:.4f}; what its update does to the logprob of each row")
+    line("row", "before", "after", "goes")
+    for b, (before, after) in enumerate(zip(now_BT.sum(1).tolist(), after_BT.sum(1).tolist())):
+        line(b, before, after, "up" if after > before else "down")
+
+
+if __name__ == "__main__":
+    lesson()

@@ -5,12 +5,13 @@ the attention projections (Qwen2.5), rescaled rotary frequencies (Llama 3.1 and 
 embedding or not. Modules have the names of the Hugging Face checkpoint, so loading and saving need no table of names.
 
 Shapes: B rows, T tokens, V vocabulary, D width, H query heads, K key/value heads, C head width. A tensor's name ends in
-its shape where it changes (`q_BTHC`)."""
+its shape where it changes (`q_BTHC`). `python model.py tiny` prints the forward pass with the shape of each tensor."""
 
 import json
 import math
 import os
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -369,3 +370,56 @@ class Tokenizer:
         return [self.im_start, *self.encode(f"system\n{system}"), self.im_end, *self.encode("\n"),
                 self.im_start, *self.encode(f"user\n{user}"), self.im_end, *self.encode("\n"),
                 self.im_start, *self.encode("assistant\n")]
+
+
+DESCRIPTION = """{raw[model_type]}: L = {layers} blocks, D = {width:,} width, F = {ffn:,} feed-forward width,
+V = {vocab_size:,} vocabulary, H = {heads} query heads, K = {kv_heads} key/value heads, C = {head_dim} head width\n
+forward pass of B rows, T tokens result        tensor                           its shape            weights
+x = embedding(tokens [B, T])     [B, T, D]     embed_tokens.weight              [V, D]
+in each of the L blocks:
+  h = RMSNorm(x)                 [B, T, D]     input_layernorm.weight           [D]       L x
+  q = linear(h)                  [B, T, H, C]  self_attn.q_proj.weight          [HC, D]   L x
+      + bias                                   self_attn.q_proj.bias            [HC]      L x
+  k = linear(h)                  [B, T, K, C]  self_attn.k_proj.weight          [KC, D]   L x
+      + bias                                   self_attn.k_proj.bias            [KC]      L x
+  v = linear(h)                  [B, T, K, C]  self_attn.v_proj.weight          [KC, D]   L x
+      + bias                                   self_attn.v_proj.bias            [KC]      L x
+  q = RMSNorm(q)                 [B, T, H, C]  self_attn.q_norm.weight          [C]       L x
+  k = RMSNorm(k)                 [B, T, K, C]  self_attn.k_norm.weight          [C]       L x
+  q, k = rotate(q), rotate(k)    the same      (by each token's position)
+  a = causal_attention(q, k, v)  [B, T, H, C]  (H / K query heads share a key/value head)
+  x = x + linear(a)              [B, T, D]     self_attn.o_proj.weight          [D, HC]   L x
+  h = RMSNorm(x)                 [B, T, D]     post_attention_layernorm.weight  [D]       L x
+  gate = silu(linear(h))         [B, T, F]     mlp.gate_proj.weight             [F, D]    L x
+  up = linear(h)                 [B, T, F]     mlp.up_proj.weight               [F, D]    L x
+  x = x + linear(gate * up)      [B, T, D]     mlp.down_proj.weight             [D, F]    L x
+x = RMSNorm(x)                   [B, T, D]     norm.weight                      [D]
+logits = linear(x)               [B, T, V]     {head:32} [V, D]"""
+
+
+def describe(config):
+    """The forward pass as text: each tensor with its shape and number of weights, then totals. It needs no weights."""
+    with torch.device("meta"):
+        sizes = {name.removeprefix("layers.0."): p.numel() for name, p in Transformer(config).named_parameters()}
+    head, lines = "(tied to the embedding)" if config.tied else "lm_head.weight", []
+    for line in DESCRIPTION.format(**vars(config), head=head).splitlines():
+        names = [word for word in line.split() if word.endswith((".weight", ".bias"))]
+        if sizes.keys() >= set(names):  # the family has it
+            lines.append("".join([line.ljust(90 * len(names)), *(f"{sizes[name]:14,}" for name in names)]))
+    total, blocks = sum(sizes.values()), config.layers * config.block_parameters()
+    return "\n".join(lines) + f"""\n
+{total:,} weights, {blocks:,} of them in the blocks: {4e-6 * total:,.1f} MB in fp32, {2e-6 * total:,.1f} in bf16
+key/value cache: 2 L K C numbers a token, in bf16 {4 * config.layers * config.kv_heads * config.head_dim:,} bytes"""
+
+
+def main():
+    if len(sys.argv) != 2:
+        sys.exit("usage: python model.py MODEL   (a Hugging Face folder such as tiny, or a Hub id)")
+    try:
+        print(describe(read_config(resolve(sys.argv[1], ["config.json"]))))
+    except (OSError, ValueError) as error:
+        sys.exit(f"model.py: {error}")
+
+
+if __name__ == "__main__":
+    main()
