@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import re
+import sys
 import time
 from collections import Counter
 from dataclasses import fields, replace
@@ -14,6 +15,7 @@ from datetime import timedelta
 import numpy as np
 import torch
 import torch.distributed as dist
+from tqdm import tqdm
 
 os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # read as CUDA starts: memory in fewer pieces
 DTYPES = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16}
@@ -52,6 +54,25 @@ def mean_and_ci(values):
     values = np.asarray(values, dtype=float)
     error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
     return float(values.mean()), float(1.96 * error)
+
+
+class Lines:
+    """What a progress bar writes to where no terminal is: each of its states becomes a line of stderr."""
+
+    def write(self, text):
+        if state := text.strip():  # without the carriage return before it, and the spaces that clear the state before
+            print(state, file=sys.stderr, flush=True)
+
+    def flush(self):
+        pass
+
+
+def progress_bar(*iterable, leave=True, **options):
+    """A tqdm bar on a terminal; in a log file a line each 30 seconds at most. leave: whether its last state stays."""
+    terminal = sys.stderr.isatty()
+    seconds = 0.1 if terminal else 30
+    return tqdm(*iterable, file=sys.stderr if terminal else Lines(), mininterval=seconds, miniters=1, leave=leave,
+                delay=0 if leave or terminal else seconds, **options)
 
 
 class Parser(argparse.ArgumentParser):

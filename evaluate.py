@@ -27,10 +27,19 @@ from pathlib import Path
 
 import numpy as np
 import torch.distributed as dist
-from tqdm import tqdm
 
 from answers import compared_as_written
-from common import Parser, barrier, mean_and_ci, rank_and_world, read_json, read_lines, start_processes, write_lines
+from common import (
+    Parser,
+    barrier,
+    mean_and_ci,
+    progress_bar,
+    rank_and_world,
+    read_json,
+    read_lines,
+    start_processes,
+    write_lines,
+)
 from folder import claim, columns, percent, refuse_other, shortened
 from sample import Sampler
 from tasks import load_task
@@ -97,9 +106,8 @@ def ask(sampler, task, questions, *, samples, max_tokens, seed, progress=None, k
     barrier()  # all processes have read, and the folder is there, before one of them writes
     asked = [i for i in range(len(questions)) if any((i, j) not in held for j in range(n))]
     done = len(questions) - len(asked)
-    pause = 0.1 if sys.stderr.isatty() else 30  # seconds; in a log file each state of the bar is a line
-    with parts.open(rank) as part, tqdm(desc=f"{keep.stem:<14}", total=len(questions), initial=done, unit="question",
-                                        mininterval=pause, disable=rank > 0) as bar:
+    with parts.open(rank) as part, progress_bar(desc=f"{keep.stem:<14}", total=len(questions), initial=done,
+                                                unit="question", disable=rank > 0) as bar:
         def write(i, j, completion):
             new = row(asked[i], j, completion)
             part.write(json.dumps(new) + "\n")
@@ -223,7 +231,7 @@ def row_of_paper(model):
 
 def regrade(file, before, task):
     """Grades the rows of a file again, and prints how many verdicts change -> the rows."""
-    after = [graded(row, task) for row in tqdm(before, desc=f"{file.stem:<14}", unit="completion")]
+    after = [graded(row, task) for row in progress_bar(before, desc=f"{file.stem:<14}", unit="completion")]
     changed = sum(one["right"] != other["right"] for one, other in zip(before, after))
     print(f"{file.stem}: {changed} of {len(before)} completions are graded otherwise than before")
     write_lines(file, after)

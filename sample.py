@@ -17,9 +17,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from tqdm import tqdm
 
-from common import compiled, compute_dtype, free_memory, rank_and_world, this_device
+from common import compiled, compute_dtype, free_memory, progress_bar, rank_and_world, this_device
 from kernels.draw import draw
 from model import Tokenizer, load
 from pages import MEMORY_SHARE, NULL_PAGE, PAGE_SIZE, PagedCache, Scheduler, group_rows, prompt_key, shard
@@ -105,10 +104,8 @@ class Sampler:
         params = dict(temperature=temperature, top_p=top_p, top_k=top_k, seed=seed)
         rank, world = rank_and_world()
         groups = shard(group_rows(prompts, n, limits), rank, world)
-        pause = 0 if sys.stderr.isatty() else 30  # seconds; in a log file each state of the bar is a line
-        with tqdm(desc=progress, disable=progress is None or rank > 0, leave=False, mininterval=max(0.1, pause),
-                  delay=pause, bar_format="{desc}: {n_fmt} tokens, {rate_noinv_fmt}{postfix}", unit="",
-                  unit_scale=True) as bar:
+        with progress_bar(desc=progress, disable=progress is None or rank > 0, leave=False, unit="", unit_scale=True,
+                          bar_format="{desc}: {n_fmt} tokens, {rate_noinv_fmt}{postfix}") as bar:
             watch_row = watch and (lambda row, *state: watch(*divmod(row, n), *state))
             keep_row = (lambda row, c: keep(*divmod(row, n), c)) if keep else lambda row, c: c
             done = self._run(groups, params, bar, watch_row, keep_row)
