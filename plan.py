@@ -21,8 +21,8 @@ from folder import columns, disk_needed
 from kernels.logprob import chunk_tokens
 from model import Transformer, read_config, resolve
 from pages import MAX_PREFILL_TOKENS, MEMORY_SHARE, PAGE_SIZE, PagedCache
-from run import sizes
 from rzero import PRESETS
+from watch import sizes
 
 PROMPT = 200  # assumed tokens of a prompt
 MEAN = 0.3  # assumed length of the mean completion, as a share of the longest

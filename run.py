@@ -14,18 +14,18 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
-from tqdm import tqdm
 
 from batches import Rollout
 from common import DTYPES, barrier, choose_threads, from_rank_0, rank_and_world, read_lines
 from evaluate import held_out
-from folder import RunFolder, checkpoints_kept, claim, percent, words
+from folder import RunFolder, checkpoints_kept, claim, words
 from grpo import Trainer, copy_weights, group_advantages
 from model import load, read_config, resolve, save
 from report import write_page
 from sample import Sampler
 from tasks import load_task
 from tasks.benchmarks import question_rows, read_questions, read_texts
+from watch import Watch, pool_numbers, sizes
 
 # A run may go on with other values of these: they change its length, place, speed or memory, and no draw.
 MAY_CHANGE = ("iterations", "out", "max_rows", "kv_gb", "token_budget", "activation_checkpointing", "compile_blocks",
@@ -39,25 +39,6 @@ class NoQuestions(RuntimeError):
 def draw_seed(*key):
     """The seed of the draws that a key names, such as (seed, iteration, phase, step)."""
     return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:7], "big")
-
-
-def sizes(cfg):
-    """A few lines on what an iteration will make: optimizer updates, questions, answers."""
-    def updates(role, rows):
-        steps, mini_batches = getattr(cfg, f"{role}_steps"), getattr(cfg, f"{role}_mini_batches")
-        each = -(-rows // -(-rows // mini_batches))  # as a Trainer cuts them
-        moving = each * (steps - min(steps, cfg.warmup_steps > 0))
-        return f"{steps * each:,} optimizer updates" + f", {moving:,} above learning rate 0" * (moving < steps * each)
-
-    proposals, answers = cfg.challenger_prompts * cfg.challenger_rollouts, cfg.solver_prompts * cfg.solver_rollouts
-    lines = [] if cfg.train_file else [
-        f"the Challenger asks {cfg.challenger_steps} x {proposals:,} questions, answered {cfg.answers} times each; "
-        + updates("challenger", proposals),
-        f"the pool has {cfg.pool:,} questions, answered {cfg.pool_answers} times each"
-        + f", and is drawn {cfg.pool_draws} times at most" * (cfg.pool_draws > 1)]
-    lines.append(f"the Solver answers {cfg.solver_steps} x {cfg.solver_prompts:,} questions {cfg.solver_rollouts} "
-                 "times each; " + updates("solver", answers))
-    return "\n".join(["each iteration", *(f"    {line}" for line in lines)])
 
 
 def vote_metrics(rows, task):
@@ -106,6 +87,7 @@ class Run:
             raise ValueError(f"--challenger {cfg.challenger} is a model of another shape than --model {cfg.model}")
         self.tokenizer = self.sampler.tokenizer
         self.folder = RunFolder(cfg.out)
+        self.watch = Watch(cfg, self.folder, len(self.heldout))
         self.matched = [number_kept(cfg.match_kept, i) for i in range(1, cfg.iterations + 1)] if cfg.match_kept else []
         self.rank, _ = rank_and_world()
         checkpoints = None
@@ -178,10 +160,12 @@ class Run:
         largest = dict(zip(own, largest.tolist()))
         return largest | {"tokens_per_second": largest["tokens"] / largest["seconds"]}
 
-    def log_cost(self, phase, iteration):
-        """Logs what a phase without GRPO steps took, as one step."""
+    def log_cost(self, phase, iteration, **found):
+        """Logs what a phase without GRPO steps took, as one step. found: what else its line on the terminal says."""
         self.folder.rewind(phase, iteration, 0)
-        self.folder.log({"iteration": iteration, "phase": phase, "step": 1, **self.cost()})
+        row = {"iteration": iteration, "phase": phase, "step": 1, **self.cost()}
+        self.folder.log(row)
+        self.watch.step(row | found)
 
     def phase(self, role, iteration):
         """The steps of a phase that are still to be made, one `Step` at a time. The role starts from its last weights,
@@ -195,13 +179,8 @@ class Run:
         trainer = self.trainer = Trainer(reference, cfg, lr, self.sampler.device, mini_batches, average_rows)
         done = trainer.load_checkpoint(checkpoints)
         self.folder.rewind(role, iteration, done)
-        bar = tqdm(range(done, steps), initial=done, total=steps, desc=f"iteration {iteration}, {role}", unit=" steps",
-                   disable=self.rank > 0)
-        for index in bar:
-            step = Step(self, reference, role, iteration, index)
-            yield step
-            bar.set_postfix_str("reward {reward:.3f}, p {share:.2f}, {completion_tokens:.0f} tokens each, "
-                                "{tokens_per_second:,.0f} tokens/s".format(**step.metrics))
+        for index in range(done, steps):
+            yield Step(self, reference, role, iteration, index)
             if self.checkpoints_kept and (index + 1) % cfg.checkpoint_every == 0 and index + 1 < steps:
                 trainer.save_checkpoint(checkpoints, index + 1, self.checkpoints_kept)
         model = trainer.gather()
@@ -226,7 +205,7 @@ class Run:
             rows = [row | {"truth": row["question"] and self.truth(row["question"])} for row in rows]
             rows = [row | {"label_right": None not in (row["majority"], row["truth"])
                                           and bool(self.task.same(row["majority"], row["truth"]))} for row in rows]
-        self.log_cost("questions", iteration)
+        self.log_cost("questions", iteration, **pool_numbers(rows))
         self.folder.write_part("questions.jsonl", iteration, rows)
         barrier()
 
@@ -273,15 +252,13 @@ class Run:
             self.folder.write_part("heldout.jsonl", iteration, answers)
             self.spent += {"answering_seconds": time.perf_counter() - self.began,
                            "tokens": sum(answer["tokens"] for answer in answers)}
-            self.log_cost("held-out", iteration)
+            self.log_cost("held-out", iteration, **measured)
         if iteration and not self.given:
             row |= self.of_pool(iteration)
         self.folder.log(row)
         if self.rank == 0:
             self.write_page()
-        if self.heldout and self.rank == 0:
-            print(f"{f'iteration {iteration}' if iteration else 'base model'}: held-out mean {percent(row['mean'])} %, "
-                  f"greedy {percent(row['greedy'])} %", flush=True)
+        self.watch.measured(iteration)
         barrier()
 
     def write_page(self):
@@ -306,13 +283,8 @@ class Run:
         return found
 
     def report(self):
-        """Prints the table of results, and where everything is."""
-        if self.rank == 0:
-            print(f"\n{self.folder.table()}\n\npercent (tokens: a mean count), +- 95 % intervals; all of it is in "
-                  f"{self.folder.path}/")
-            if self.truth and self.cfg.labels == "majority" and not self.given:
-                print(f"label accuracy is known because the answers of the task {self.cfg.task} can be computed; no "
-                      "model learns from them")
+        """Says that the run is at its end."""
+        self.watch.end(by_truth=bool(self.truth) and self.cfg.labels == "majority" and not self.given)
 
 
 class Step:
@@ -345,11 +317,12 @@ class Step:
                 f"iteration {self.iteration}, {self.role}, step {self.index + 1}: {error} (in the order of the "
                 "prompts, from 0). What was finished, and the last checkpoint, are intact") from None
         lengths = [len(c.tokens) for c in completions]
-        self.metrics = {
+        row = {
             "iteration": self.iteration, "phase": self.role, "step": self.index + 1, **metrics,
             "reward": rewards_GN.mean(), "reward_std": rewards_GN.std(),
             "equal_groups": (np.ptp(rewards_GN, 1) == 0).mean(),
             "advantage_min": advantages_GN.min().item(), "advantage_max": advantages_GN.max().item(),
             "completion_tokens": np.mean(lengths), "completion_tokens_max": max(lengths),
             "truncated": np.mean([not c.finished for c in completions]), **update, **self.run.cost()}
-        self.run.folder.log(self.metrics)
+        self.run.folder.log(row)
+        self.run.watch.step(row)

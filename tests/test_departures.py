@@ -20,10 +20,11 @@ import rzero
 from common import read_json, read_lines, write_lines
 from grpo import GRPOConfig, Trainer, group_advantages, grpo_loss, token_weights
 from model import load, save
-from run import Run, sizes, vote_metrics
+from run import Run, vote_metrics
 from rzero import PRESETS, Config, Vote, build_questions, challenger_rewards, evolve, train_challenger
 from tasks import Math, Sums, load_task
 from tasks.benchmarks import read_texts
+from watch import sizes
 
 ROOT = Path(__file__).parents[1]
 PAPER, OFFICIAL = PRESETS["paper"], PRESETS["official"]
@@ -124,7 +125,7 @@ class Scripted(Run):
         self.tokenizer = Mock(chat=lambda system, user: user, decode=lambda tokens: tokens)
         self.sampler, self.spent = Mock(generate=self.generate), plumbing.Counter()
         self.folder = Mock(questions=self.rows.get, write_part=lambda _, iteration, rows: self.rows.update({iteration: rows}))
-        self.finished = self.measure = self.report = self.log_cost = lambda *_: False
+        self.finished = self.measure = self.report = self.log_cost = lambda *_, **__: False
 
     def weights(self, role, iteration):
         return f"{role} {iteration}"

@@ -1,0 +1,157 @@
+"""What a person sees of a run on the terminal: a line for each step with the time that is left, after each iteration
+one question with its votes and the table so far, and the sentences of a dry run. All of it comes from what the run
+logs and writes."""
+
+import statistics
+from collections import Counter
+
+from folder import shortened
+
+
+def sizes(cfg):
+    """A few lines on what an iteration will make: optimizer updates, questions, answers."""
+    def updates(role, rows):
+        steps, mini_batches = getattr(cfg, f"{role}_steps"), getattr(cfg, f"{role}_mini_batches")
+        each = -(-rows // -(-rows // mini_batches))  # as a Trainer cuts them
+        moving = each * (steps - min(steps, cfg.warmup_steps > 0))
+        return f"{steps * each:,} optimizer updates" + f", {moving:,} above learning rate 0" * (moving < steps * each)
+
+    proposals, answers = cfg.challenger_prompts * cfg.challenger_rollouts, cfg.solver_prompts * cfg.solver_rollouts
+    lines = [] if cfg.train_file else [
+        f"the Challenger asks {cfg.challenger_steps} x {proposals:,} questions, answered {cfg.answers} times each; "
+        + updates("challenger", proposals),
+        f"the pool has {cfg.pool:,} questions, answered {cfg.pool_answers} times each"
+        + f", and is drawn {cfg.pool_draws} times at most" * (cfg.pool_draws > 1)]
+    lines.append(f"the Solver answers {cfg.solver_steps} x {cfg.solver_prompts:,} questions {cfg.solver_rollouts} "
+                 "times each; " + updates("solver", answers))
+    return "\n".join(["each iteration", *(f"    {line}" for line in lines)])
+
+
+# ---- the time that is left
+
+
+def parts_of_run(cfg, heldout):
+    """The parts of a run in order -> {(iteration, phase): (steps, completions drawn a step, those of them learned
+    from)}. heldout: the number of held-out questions. The pool is assumed to be drawn once an iteration."""
+    proposals, answers = cfg.challenger_prompts * cfg.challenger_rollouts, cfg.solver_prompts * cfg.solver_rollouts
+    phases = {} if cfg.train_file else {
+        "challenger": (cfg.challenger_steps, proposals * (1 + cfg.answers), proposals),
+        "questions": (1, cfg.pool * (1 + cfg.pool_answers), 0)}
+    phases |= {"solver": (cfg.solver_steps, answers, answers),
+               "held-out": (1, heldout * (cfg.heldout_samples + 1), 0)}
+    return {(0, "held-out"): phases["held-out"]} | {
+        (iteration, phase): sizes for iteration in range(1, cfg.iterations + 1) for phase, sizes in phases.items()}
+
+
+def time_left(row, seen, parts):
+    """Seconds left after the step of this row -> (in its phase, in the run). seen: the rows of metrics.jsonl that this
+    process logged. A step of a phase takes the median of its last five seen. Of a phase not yet seen, its completions
+    take what all others took: so much for each that is drawn, and more for each that is learned from."""
+    def rate(seconds, completions):
+        return sum(map(seconds, seen)) / max(1, sum(parts[r["iteration"], r["phase"]][completions] for r in seen))
+
+    drawing = rate(lambda r: r["seconds"] - r.get("update_seconds", 0), 1)
+    learning = rate(lambda r: r.get("update_seconds", 0), 2)
+
+    def seconds(phase, drawn, learned):
+        took = [r["seconds"] for r in seen if r["phase"] == phase][-5:]
+        return statistics.median(took) if took else drawing * drawn + learning * learned
+
+    here = row["iteration"], row["phase"]
+    in_phase = (parts[here][0] - row["step"]) * seconds(row["phase"], *parts[here][1:])
+    later = list(parts)[list(parts).index(here) + 1:]
+    return in_phase, in_phase + sum(parts[part][0] * seconds(part[1], *parts[part][1:]) for part in later)
+
+
+def clock(seconds):
+    """Seconds as 0:41, 5:10 or 1:05:10."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+# ---- a run, line by line
+
+
+def pool_numbers(rows):
+    """Of the rows of a pool: the shares that are kept and in the right format (valid), and the mean p (share)."""
+    shares = [row["share"] for row in rows if row["question"] is not None]
+    return {"kept": sum(row["dropped"] is None for row in rows) / len(rows), "valid": len(shares) / len(rows),
+            "share": statistics.fmean(shares or [0])}
+
+
+def step_line(row, cfg, in_phase, in_run):
+    """The line of a step. row: that of metrics.jsonl, of a pool also with its `pool_numbers`, of held-out questions
+    with mean and greedy accuracy. The columns are the same in all phases."""
+    def cell(name, key):
+        return f"{name:<7} {100 * row[key]:>3.0f} %"
+
+    phase, steps = row["phase"], getattr(cfg, f"{row['phase']}_steps", 0)
+    place = f"iteration {row['iteration']:<{len(str(cfg.iterations))}}" if row["iteration"] else "base model"
+    widest = len(str(max(cfg.challenger_steps, cfg.solver_steps)))
+    step = f"step {row['step']:>{widest}}/{steps:<{widest}}" if steps else ""
+    first = {"held-out": lambda: cell("mean", "mean"), "questions": lambda: cell("kept", "kept")}.get(
+        phase, lambda: f"reward{row['reward']:>7.3f}")()
+    third = cell(*{"held-out": ("greedy", "greedy"), "solver": ("boxless", "boxless")}.get(phase, ("valid", "valid")))
+    share = f"p {row['share']:.2f}" if "share" in row else ""
+    left = f"left {clock(in_run):>7} in the run" + f", {clock(in_phase)} in the phase" * bool(steps)
+    return "   ".join([f"{place:<{len(f'iteration {cfg.iterations}')}}  {phase:<10}  {step:<{6 + 2 * widest}}",
+                       f"{first:<13}", f"{share:<6}", third, f"{row['tokens_per_second']:>9,.0f} tokens/s", left])
+
+
+def plain(text, most=400):
+    """A model's text on one line of a terminal, without control characters, shortened to about so many characters."""
+    return shortened(" ".join("".join(c if c.isprintable() else " " for c in text).split()), most)
+
+
+def example(rows):
+    """A row of questions.jsonl to show: of the kept ones that whose p is nearest to 1/2, or None."""
+    return min((row for row in rows if row["dropped"] is None), key=lambda row: abs(row["share"] - 0.5), default=None)
+
+
+def votes(row):
+    """The answers to a question, most frequent first, as `7 x 15, 13, 1 without a box; label 15, p 0.70`."""
+    counts, boxless = Counter(group for group in row["groups"] if group is not None), row["groups"].count(None)
+    said = [f"{count} x " * (count > 1) + plain(row["answers"][group], 60) for group, count in counts.most_common()]
+    return (", ".join(said + [f"{boxless} without a box"] * (boxless > 0))
+            + f"; label {plain(row['majority'], 60)}, p {row['share']:.2f}"
+            + (f"; true answer {row['truth'] or 'none'}" if "truth" in row else ""))
+
+
+class Watch:
+    """Tells a person what a run does. Only rank 0 prints."""
+
+    def __init__(self, cfg, folder, heldout):
+        """folder: the `RunFolder`. heldout: the number of held-out questions."""
+        self.cfg, self.folder, self.parts, self.seen, self.table = cfg, folder, parts_of_run(cfg, heldout), [], None
+
+    def say(self, text):
+        if self.folder.writes:
+            print(text, flush=True)
+
+    def step(self, row):
+        """A step was logged; row: as in `step_line`."""
+        self.seen.append(row)
+        self.say(step_line(row, self.cfg, *time_left(row, self.seen, self.parts)))
+
+    def measured(self, iteration):
+        """An iteration, or the base model, 0, is measured: one question with its votes, and the table so far."""
+        if iteration and self.folder.writes:
+            if row := example(self.folder.questions(iteration)):
+                self.say(f"\na question of iteration {iteration}: {plain(row['question'])}\n    answers: {votes(row)}")
+            self.say_table()
+
+    def say_table(self):
+        """The table of results, unless it stands there already."""
+        if self.table != (table := self.folder.table()):
+            self.table = table
+            self.say(f"\n{table}\n")
+
+    def end(self, by_truth):
+        """The run is at its end. by_truth: whether the labels were compared with computed answers."""
+        if self.folder.writes:
+            self.say_table()
+            self.say(f"percent (tokens: a mean count), +- 95 % intervals; all of it is in {self.folder.path}/")
+            if by_truth:
+                self.say(f"label accuracy is known because the answers of the task {self.cfg.task} can be computed; no "
+                         "model learns from them")
