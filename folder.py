@@ -6,21 +6,26 @@
     iter1/heldout.jsonl                       the held-out questions, and the Solver's answers; iter0/ is the base's
     iter1/solver.steps/                       checkpoints within a phase, removed at its end
     report.html                               all of it as a page, by report.py
+    tensorboard/  wandb/  wandb.id            what --log wrote
 
 Every finished part is renamed into place whole, and a resumed run skips the parts that exist. Only rank 0 writes."""
 
+import importlib.util
 import json
 import os
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+import uuid
 from pathlib import Path
 
 from safetensors.torch import save_file
 
 from common import rank_and_world, read_json, read_lines, write_lines, write_whole
 from model import read_tensors
+
+LOGGERS = "tensorboard", "wandb"  # the choices of --log, each the name of its package
 
 
 def claim(folder, settings, free=(), file="config.json"):
@@ -33,6 +38,15 @@ def claim(folder, settings, free=(), file="config.json"):
         write_whole(folder / file, json.dumps(settings, indent=2) + "\n")
     except OSError as error:
         raise OSError(f"cannot write the run folder {str(folder)!r}: {error.strerror}") from None
+
+
+def clear_dry_run(folder):
+    """Removes the folder of an earlier dry run. Raises ValueError where it is not a dry run's."""
+    if folder.exists():
+        config = folder / "config.json"
+        if any(folder.iterdir()) and not (config.is_file() and read_json(config).get("dry_run") is True):
+            raise ValueError(f"{folder} is where a dry run would be, but holds something else; choose another --out")
+        shutil.rmtree(folder)
 
 
 def disk_needed(cfg, weights):
@@ -89,12 +103,49 @@ def words(text):
     return " ".join(text.lower().split())
 
 
+def require_logger(name):
+    """Raises ValueError where the package of a --log is not installed."""
+    found = name and importlib.util.find_spec(name)
+    if name and (found is None or found.origin is None):  # without an origin: a folder of this name, and no package
+        raise ValueError(f"--log {name} needs the package {name}: pip install {name}")
+
+
+def tensorboard_logger(folder):
+    """A function that writes numbers, {name: value}, and their step for TensorBoard."""
+    from torch.utils.tensorboard import SummaryWriter
+    writer = SummaryWriter(folder / "tensorboard")
+
+    def log(numbers, step):
+        for name, value in numbers.items():
+            writer.add_scalar(name, value, step)
+        writer.flush()  # a killed run keeps what it logged
+
+    return log
+
+
+def wandb_logger(folder, settings):
+    """A function that sends numbers, {name: value}, and their step to Weights & Biases. The id of the run there is kept
+    in the folder, so a resumed run goes on in it. Raises ValueError where wandb cannot start, as without a login."""
+    import wandb
+    kept = folder / "wandb.id"
+    if not kept.exists():
+        write_whole(kept, uuid.uuid4().hex)
+    try:
+        run = wandb.init(project="r-zero", name=folder.name, id=kept.read_text(), resume="allow", dir=folder,
+                         config=settings)
+    except wandb.Error as error:
+        raise ValueError(f"--log wandb: {error}") from None
+    for phase in ("challenger", "questions", "solver", "held-out", "eval"):  # each has its own count of steps
+        run.define_metric(f"{phase}/*", step_metric=f"{phase}/step")
+    return lambda numbers, step: run.log(numbers | {f"{name.split('/')[0]}/step": step for name in numbers})
+
+
 class RunFolder:
     """The files of one R-Zero run."""
 
     def __init__(self, path):
         self.path, self.writes = Path(path), rank_and_world()[0] == 0
-        self.metrics, self.evals = self.path / "metrics.jsonl", self.path / "eval.jsonl"
+        self.metrics, self.evals, self.logger = self.path / "metrics.jsonl", self.path / "eval.jsonl", None
         for file in (self.metrics, self.evals):  # a killed process may leave half of a line that it was appending
             if self.writes and file.exists() and not (text := file.read_text(encoding="utf-8")).endswith("\n"):
                 write_whole(file, text[:text.rfind("\n") + 1])
@@ -114,11 +165,26 @@ class RunFolder:
             file.parent.mkdir(exist_ok=True)
             write_lines(file, rows)
 
+    def open_logger(self, name, settings):
+        """Has `log` hand all numbers to a --log as well."""
+        if name:
+            self.logger = tensorboard_logger(self.path) if name == "tensorboard" else wandb_logger(self.path, settings)
+
     def log(self, row):
         """Appends a step's row to metrics.jsonl, an iteration's row to eval.jsonl. Another logger goes here."""
         if self.writes:
             with open(self.metrics if "step" in row else self.evals, "a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
+            if self.logger:
+                self.logger(*self.numbers(row))
+
+    def numbers(self, row):
+        """What a logger wants of a row that is in the files -> ({phase/metric: number}, step). The steps of a phase are
+        counted over all iterations. An iteration's row is eval/metric, at the iteration."""
+        phase = row.get("phase", "eval")
+        step = sum(r["phase"] == phase for r in read_lines(self.metrics)) if "phase" in row else row["iteration"]
+        return {f"{phase}/{name}": value for name, value in row.items()
+                if isinstance(value, int | float) and name not in ("iteration", "step")}, step
 
     def rewind(self, phase, iteration, step):
         """Removes what an interrupted try at a phase logged after `step` steps, before these are made again."""

@@ -17,8 +17,8 @@ import torch.distributed as dist
 
 from batches import Rollout
 from common import DTYPES, barrier, choose_threads, from_rank_0, rank_and_world, read_lines
-from evaluate import held_out
-from folder import RunFolder, checkpoints_kept, claim, words
+from evaluate import evenly_spaced, held_out
+from folder import RunFolder, checkpoints_kept, claim, clear_dry_run, require_logger, words
 from grpo import Trainer, copy_weights, group_advantages
 from model import load, read_config, resolve, save
 from report import write_page
@@ -29,7 +29,8 @@ from watch import Watch, pool_numbers, sizes
 
 # A run may go on with other values of these: they change its length, place, speed or memory, and no draw.
 MAY_CHANGE = ("iterations", "out", "max_rows", "kv_gb", "token_budget", "activation_checkpointing", "compile_blocks",
-              "offload", "reshard", "checkpoint_every", "role_dtype")
+              "offload", "reshard", "checkpoint_every", "role_dtype", "log", "dry_run")
+DRY_RUN_HELD_OUT = 8  # held-out questions of a dry run
 
 
 class NoQuestions(RuntimeError):
@@ -69,12 +70,15 @@ class Run:
     def __init__(self, cfg):
         """Checks all that can be checked before any work. Raises OSError or ValueError, in one line, for bad input."""
         cfg.check()
+        require_logger(cfg.log)
         self.cfg, self.task = cfg, load_task(cfg.task, question_block=cfg.question_block, box=cfg.box)
         self.truth = getattr(self.task, "truth", None)
         if cfg.labels == "truth" and self.truth is None:
             raise ValueError(f"--labels truth needs a task whose answers can be computed, which {cfg.task} is not")
-        self.heldout = read_questions(cfg.heldout) if cfg.heldout else []
-        self.levels = [row.get("level") for row in question_rows(cfg.heldout).values()] if cfg.heldout else []
+        most = DRY_RUN_HELD_OUT if cfg.dry_run else None
+        self.heldout = evenly_spaced(read_questions(cfg.heldout), most) if cfg.heldout else []
+        rows = evenly_spaced([*question_rows(cfg.heldout).values()], most) if cfg.heldout else []
+        self.levels = [row.get("level") for row in rows]
         given = read_questions(cfg.train_file) if cfg.train_file else []
         if any(q.options for q in given):
             raise ValueError(f"--train_file {cfg.train_file} has questions with options, which only evaluate.py takes")
@@ -86,13 +90,16 @@ class Run:
         if cfg.challenger and read_config(self.first["challenger"]) != self.sampler.model.config:
             raise ValueError(f"--challenger {cfg.challenger} is a model of another shape than --model {cfg.model}")
         self.tokenizer = self.sampler.tokenizer
-        self.folder = RunFolder(cfg.out)
-        self.watch = Watch(cfg, self.folder, len(self.heldout))
         self.matched = [number_kept(cfg.match_kept, i) for i in range(1, cfg.iterations + 1)] if cfg.match_kept else []
         self.rank, _ = rank_and_world()
+        if cfg.dry_run and self.rank == 0:
+            clear_dry_run(Path(cfg.out))
+        self.folder = RunFolder(cfg.out)
+        self.watch = Watch(cfg, self.folder, len(self.heldout))
         checkpoints = None
         if self.rank == 0:
             claim(self.folder.path, asdict(cfg), MAY_CHANGE)
+            self.folder.open_logger(cfg.log, asdict(cfg))
             print(sizes(cfg))
             checkpoints = checkpoints_kept(cfg, self.sampler.model.config.parameters(), self.folder.path)
         self.checkpoints_kept = from_rank_0(checkpoints)  # all processes save, so one look at the disk decides for all
@@ -192,6 +199,7 @@ class Run:
         barrier()
         trainer.close()
         self.trainer = None
+        self.watch.finished(role, iteration)
 
     def finished(self, part, iteration):
         """Whether the folder holds a part of an iteration: challenger, questions.jsonl or solver."""
@@ -207,6 +215,7 @@ class Run:
                                           and bool(self.task.same(row["majority"], row["truth"]))} for row in rows]
         self.log_cost("questions", iteration, **pool_numbers(rows))
         self.folder.write_part("questions.jsonl", iteration, rows)
+        self.watch.finished("questions", iteration)
         barrier()
 
     def enough_questions(self, iteration):
@@ -223,8 +232,9 @@ class Run:
                 if row["dropped"] is None and row[cfg.labels] is not None]
         if not kept:
             file = self.folder.part("questions.jsonl", iteration)
+            advice = "" if cfg.dry_run else ". Begin another --out with a lower --keep_low or more --pool"
             raise NoQuestions(f"iteration {iteration}: no question of {cfg.pool_draws} x {cfg.pool} was fit to learn "
-                              f"from; {file} says why. Begin another --out with a lower --keep_low or more --pool")
+                              f"from; {file} says why{advice}")
         return kept
 
     def shuffled(self, items, count, key):
@@ -258,7 +268,7 @@ class Run:
         self.folder.log(row)
         if self.rank == 0:
             self.write_page()
-        self.watch.measured(iteration)
+        self.watch.finished("held-out", iteration)
         barrier()
 
     def write_page(self):

@@ -30,6 +30,7 @@ import numpy as np
 import torch.distributed as dist
 
 from common import DTYPES, parse_settings, require_least, require_most, require_one_of, start_processes
+from folder import LOGGERS
 from grpo import GRPOConfig
 from run import NoQuestions, Run, vote_metrics
 from tasks.similarity import average_linkage, bleu_distances
@@ -204,12 +205,14 @@ class Config(GRPOConfig):
     model: str = "tiny"  # the base model: a Hugging Face folder or a Hub id
     task: str = "sums"  # what is asked and what counts as right: math, sums, or FILE.py:CLASS
     out: str = "runs/tiny"  # the run folder
+    dry_run: bool = False  # go once through the whole loop at the smallest size, into a folder beside `out`, and say so
     seed: int = 0  # of all random draws
     iterations: int = 3  # rounds of Challenger and Solver
     one_model: bool = False  # one set of weights in both roles: each phase goes on from the other's
     challenger: str = ""  # the model that is the Challenger at first, if not the base; frozen with challenger_steps 0
     context: str = ""  # JSONL of strings, or of objects with a text; each Challenger prompt gets one, drawn by seed
     train_file: str = ""  # JSONL of question and answer, or a run's questions.jsonl: train the Solver on it alone
+    log: str = ""  # where the metrics go besides the run folder's files: `tensorboard` or `wandb`
 
     # The Challenger's steps
     challenger_steps: int = 10  # GRPO steps of the Challenger in an iteration; 0 leaves it untrained
@@ -288,6 +291,8 @@ class Config(GRPOConfig):
         require_one_of(self, ("majority", "truth"), "labels")
         require_one_of(self, ("fp32", "bf16"), "role_dtype")
         require_one_of(self, DTYPES, "sampler_dtype")
+        if self.log:
+            require_one_of(self, LOGGERS, "log")
         if self.one_model and self.challenger:
             raise ValueError("--one_model leaves no place for --challenger")
         for name in ("one_model", "challenger", "context", "match_kept"):
@@ -316,12 +321,27 @@ PRESETS = {
         token_budget=8192, max_rows=256),
 }
 
+# The most of each size that a dry run keeps.
+SMALLEST = dict(iterations=1, challenger_steps=2, challenger_prompts=4, challenger_rollouts=4, answers=4,
+                challenger_mini_batches=2, pool=16, pool_draws=2, pool_answers=4, solver_steps=2, solver_prompts=4,
+                solver_rollouts=4, solver_mini_batches=2, heldout_samples=2, max_question_tokens=512,
+                max_answer_tokens=512)
+
+
+def smallest(cfg):
+    """The settings of a dry run: the same models, task, rewards and flags at the smallest size that goes through every
+    part. A few questions may all be too easy or too hard, so it keeps any p. Raises ValueError as `Config.check`."""
+    cfg.check()
+    sizes = {name: min(getattr(cfg, name), most) for name, most in SMALLEST.items()}
+    return replace(cfg, out=f"{cfg.out.rstrip('/')}-dry-run", keep_low=0.0, keep_high=1.0, checkpoint_every=0,
+                   compile_blocks=False, **sizes)
+
 
 def main():
     cfg = parse_settings("rzero.py", __doc__, PRESETS, sys.argv[1:])
     start_processes()
     try:
-        evolve(Run(cfg))
+        evolve(Run(smallest(cfg) if cfg.dry_run else cfg))
     except (NoQuestions, FloatingPointError, OSError, ValueError) as error:
         sys.exit(f"rzero.py: {error}")
     except KeyboardInterrupt:

@@ -2,10 +2,20 @@
 one question with its votes and the table so far, and the sentences of a dry run. All of it comes from what the run
 logs and writes."""
 
+import os
+import re
+import shlex
 import statistics
+import sys
 from collections import Counter
 
-from folder import shortened
+from common import read_lines
+from folder import percent, shortened
+
+
+def say(text):
+    """Prints at once, also into a file."""
+    print(text, flush=True)
 
 
 def sizes(cfg):
@@ -118,40 +128,113 @@ def votes(row):
             + (f"; true answer {row['truth'] or 'none'}" if "truth" in row else ""))
 
 
+# ---- a dry run, sentence by sentence
+
+
+def said_of_steps(role, rows, cfg):
+    """What a phase did, by the rows of its steps."""
+    def mean(key):
+        return statistics.fmean(row[key] for row in rows)
+
+    if not rows:
+        return f"{role.capitalize()}: without a step (--{role}_steps 0) it stays as it was."
+    if role == "challenger":
+        did = (f"asked {cfg.challenger_prompts * cfg.challenger_rollouts} questions, {percent(mean('valid'))} % in the "
+               f"right format, and the frozen Solver answered each {cfg.answers} times")
+    else:
+        did = (f"answered {cfg.solver_prompts} questions {cfg.solver_rollouts} times each, "
+               f"{percent(mean('boxless'))} % without a box")
+    return (f"{role.capitalize()}: in each of {len(rows)} steps it {did}; in the mean p was {mean('share'):.2f}, the "
+            f"reward {mean('reward'):.3f}, the loss {mean('loss'):.3f} and the norm of the gradient "
+            f"{mean('grad_norm'):.3f} (weights in iter1/{role}/).")
+
+
+def said_of_pool(rows, cfg):
+    """What came of the pool, by its rows in questions.jsonl."""
+    valid, reasons = sum(row["question"] is not None for row in rows), Counter(row["dropped"] for row in rows)
+    kept = reasons.pop(None, 0)
+    said = (f"Questions: the trained Challenger asked {len(rows)}, {valid or 'none'} of them in the right format; the "
+            f"Solver, by {cfg.pool_answers} answers to each, can learn from {kept or 'none'}, whatever their p")
+    if reasons:
+        said += f" ({', '.join(f'{count} {reason}' for reason, count in reasons.most_common())})"
+    said += ": iter1/questions.jsonl."
+    if not kept:
+        said += (" So the loop ends here, as a run's would; but a run asks more, and may have longer questions than "
+                 f"{cfg.max_question_tokens} tokens.")
+    return said + (f"\n{said_of_example(row)}" if (row := example(rows)) else "")
+
+
+def said_of_example(row):
+    """A question with its votes, on two lines."""
+    return f"a question: {plain(row['question'])}\n    answers: {votes(row)}"
+
+
+def said_of_held_out(row, cfg, heldout):
+    """What the held-out questions say of the Solver; row: of eval.jsonl."""
+    who = "Solver, trained" if row["iteration"] else "Base model"
+    if not heldout:
+        return f"{who}: not measured, without --heldout."
+    return (f"{who}: of {heldout} held-out questions, too few to say much, it answers {percent(row['mean'])} % right "
+            f"in {cfg.heldout_samples} samples each and {percent(row['greedy'])} % greedily, in "
+            f"{row['completion_tokens']:.0f} tokens (iter{row['iteration']}/heldout.jsonl).")
+
+
+def real_run(argv, processes=None):
+    """The command of the run that a dry run's command line was for. processes: how many torchrun started here."""
+    command = "python" if processes is None else f"torchrun --nproc_per_node {processes}"
+    return f"{command} {re.sub(' --dry_run[ =]true', '', shlex.join(argv))}"
+
+
 class Watch:
     """Tells a person what a run does. Only rank 0 prints."""
 
     def __init__(self, cfg, folder, heldout):
         """folder: the `RunFolder`. heldout: the number of held-out questions."""
-        self.cfg, self.folder, self.parts, self.seen, self.table = cfg, folder, parts_of_run(cfg, heldout), [], None
-
-    def say(self, text):
-        if self.folder.writes:
-            print(text, flush=True)
+        self.cfg, self.folder, self.heldout, self.seen, self.table = cfg, folder, heldout, [], None
+        self.parts = parts_of_run(cfg, heldout)
 
     def step(self, row):
         """A step was logged; row: as in `step_line`."""
         self.seen.append(row)
-        self.say(step_line(row, self.cfg, *time_left(row, self.seen, self.parts)))
+        if self.folder.writes and not self.cfg.dry_run:
+            say(step_line(row, self.cfg, *time_left(row, self.seen, self.parts)))
 
-    def measured(self, iteration):
-        """An iteration, or the base model, 0, is measured: one question with its votes, and the table so far."""
-        if iteration and self.folder.writes:
+    def finished(self, part, iteration):
+        """A part of an iteration is finished: challenger, questions, solver, held-out, which is its last; of iteration
+        0, the base model, held-out alone."""
+        if not self.folder.writes:
+            return
+        if self.cfg.dry_run:
+            say(self.sentence(part, iteration))
+        elif part == "held-out" and iteration:
             if row := example(self.folder.questions(iteration)):
-                self.say(f"\na question of iteration {iteration}: {plain(row['question'])}\n    answers: {votes(row)}")
+                say(f"\n{said_of_example(row)}")
             self.say_table()
+
+    def sentence(self, part, iteration):
+        """What a part of a dry run did."""
+        if part == "held-out":
+            return said_of_held_out(read_lines(self.folder.evals)[-1], self.cfg, self.heldout)
+        if part == "questions":
+            return said_of_pool(self.folder.questions(iteration), self.cfg)
+        return said_of_steps(part, [row for row in self.seen if row["phase"] == part], self.cfg)
 
     def say_table(self):
         """The table of results, unless it stands there already."""
         if self.table != (table := self.folder.table()):
             self.table = table
-            self.say(f"\n{table}\n")
+            say(f"\n{table}\n")
 
     def end(self, by_truth):
         """The run is at its end. by_truth: whether the labels were compared with computed answers."""
-        if self.folder.writes:
-            self.say_table()
-            self.say(f"percent (tokens: a mean count), +- 95 % intervals; all of it is in {self.folder.path}/")
-            if by_truth:
-                self.say(f"label accuracy is known because the answers of the task {self.cfg.task} can be computed; no "
-                         "model learns from them")
+        if not self.folder.writes:
+            return
+        if self.cfg.dry_run:
+            say(f"The loop is at its end, and all its files are in {self.folder.path}/ until the next dry run. "
+                     f"The run itself:\n    {real_run(sys.argv, os.environ.get('LOCAL_WORLD_SIZE'))}")
+            return
+        self.say_table()
+        say(f"percent (tokens: a mean count), +- 95 % intervals; all of it is in {self.folder.path}/")
+        if by_truth:
+            say(f"label accuracy is known because the answers of the task {self.cfg.task} can be computed; no "
+                     "model learns from them")
