@@ -132,7 +132,7 @@ def wandb_logger(folder, settings):
         write_whole(kept, uuid.uuid4().hex)
     try:
         run = wandb.init(project="r-zero", name=folder.name, id=kept.read_text(), resume="allow", dir=folder,
-                         config=settings)
+                         config=settings, allow_val_change=True)
     except wandb.Error as error:
         raise ValueError(f"--log wandb: {error}") from None
     for phase in ("challenger", "questions", "solver", "held-out", "eval"):  # each has its own count of steps
