@@ -123,7 +123,7 @@ class Scripted(Run):
         self.truth, self.given, self.contexts, self.matched, self.trainer = None, given, [], [], None
         self.asks, self.calls, self.starts, self.learned, self.rows = asks, [], [], [], {}
         self.tokenizer = Mock(chat=lambda system, user: user, decode=lambda tokens: tokens)
-        self.sampler, self.spent = Mock(generate=self.generate), plumbing.Counter()
+        self.sampler, self.spent, self.watch = Mock(generate=self.generate), plumbing.Counter(), Mock()
         self.folder = Mock(questions=self.rows.get, write_part=lambda _, iteration, rows: self.rows.update({iteration: rows}))
         self.finished = self.measure = self.report = self.log_cost = lambda *_, **__: False
 

@@ -1,5 +1,6 @@
 """What the README says can be done is done: each of its diffs is applied to a copy of the repository and run."""
 
+import json
 import os
 import re
 import shutil
@@ -61,7 +62,8 @@ def test_another_reward(tmp_path):
 
 @pytest.mark.slow
 def test_another_domain(tmp_path):
-    assert len(small_run(patched(tmp_path, "physics.py"), "--task", "physics.py:Physics")) == 2
+    rows = [json.loads(line) for line in small_run(patched(tmp_path, "physics.py"), "--task", "physics.py:Physics")]
+    assert [row["phase"] for row in rows] == ["held-out", "challenger", "questions", "solver", "held-out"]
 
 
 @pytest.mark.slow
@@ -77,11 +79,16 @@ def test_another_loss(tmp_path):
 @pytest.mark.slow
 def test_another_logger_and_the_losses_by_flag(tmp_path):
     patched(tmp_path, "folder.py")
-    (tmp_path / "wandb.py").write_text("import sys\nrun = None\ndef init(project):\n    return sys.modules['wandb']\n"
-                                       "def log(row):\n    print(row, file=open('logged', 'a'))\n")
-    metrics = small_run(tmp_path, "--normalise_std", "false", "--ratio", "sequence", "--average", "sequence")
-    logged = (tmp_path / "logged").read_text().splitlines()
-    assert len(metrics) == 2 and len(logged) == 4 and "'eval/mean'" in logged[0] and "'solver/reward'" in logged[2]
+    (tmp_path / "mlflow.py").write_text("import json\ndef log_metrics(metrics, step=None):\n"
+                                        "    print(json.dumps([step, metrics]), file=open('logged', 'a'))\n")
+    rows = small_run(tmp_path, "--normalise_std", "false", "--ratio", "sequence", "--average", "sequence")
+    logged = [json.loads(line) for line in (tmp_path / "logged").read_text().splitlines()]
+    assert [(step, next(iter(row)).split("/")[0]) for step, row in logged] == [
+        (1, "held-out"), (0, "eval"), (1, "challenger"), (1, "questions"), (1, "solver"), (2, "held-out"), (1, "eval")]
+    assert 0 <= logged[1][1]["eval/mean"] <= 1
+    metrics = [json.loads(line) for line in rows]
+    assert len(metrics) == 5 and metrics[3]["phase"] == "solver"
+    assert logged[4][1]["solver/reward"] == metrics[3]["reward"] and logged[4][1]["solver/loss"] == metrics[3]["loss"]
 
 
 @pytest.mark.slow
