@@ -29,8 +29,17 @@ import numpy as np
 import torch.distributed as dist
 
 from answers import compared_as_written
-from common import (Parser, barrier, mean_and_ci, progress_bar, rank_and_world, read_json, read_lines, start_processes,
-                    write_lines)
+from common import (
+    Parser,
+    barrier,
+    mean_and_ci,
+    progress_bar,
+    rank_and_world,
+    read_json,
+    read_lines,
+    start_processes,
+    write_lines,
+)
 from folder import claim, columns, percent, refuse_other, shortened
 from sample import Sampler
 from tasks import load_task

@@ -14,10 +14,10 @@ import importlib.util
 import json
 import os
 import shutil
+import uuid
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-import uuid
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -103,6 +103,9 @@ def words(text):
     return " ".join(text.lower().split())
 
 
+# ---- what --log names
+
+
 def require_logger(name):
     """Raises ValueError where the package of a --log is not installed."""
     found = name and importlib.util.find_spec(name)
@@ -138,6 +141,9 @@ def wandb_logger(folder, settings):
     for phase in ("challenger", "questions", "solver", "held-out", "eval"):  # each has its own count of steps
         run.define_metric(f"{phase}/*", step_metric=f"{phase}/step")
     return lambda numbers, step: run.log(numbers | {f"{name.split('/')[0]}/step": step for name in numbers})
+
+
+# ---- the folder
 
 
 class RunFolder:

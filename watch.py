@@ -153,8 +153,10 @@ def said_of_pool(rows, cfg):
     """What came of the pool, by its rows in questions.jsonl."""
     valid, reasons = sum(row["question"] is not None for row in rows), Counter(row["dropped"] for row in rows)
     kept = reasons.pop(None, 0)
-    said = (f"Questions: the trained Challenger asked {len(rows)}, {valid or 'none'} of them in the right format; the "
-            f"Solver, by {cfg.pool_answers} answers to each, can learn from {kept or 'none'}, whatever their p")
+    said = f"Questions: the trained Challenger asked {len(rows)}, {valid or 'none'} of them in the right format"
+    if valid:
+        said += (f"; the Solver answered these {cfg.pool_answers} times each, and can learn from {kept or 'none'}, as "
+                 "a dry run keeps any p")
     if reasons:
         said += f" ({', '.join(f'{count} {reason}' for reason, count in reasons.most_common())})"
     said += ": iter1/questions.jsonl."

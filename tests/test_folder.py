@@ -1,11 +1,16 @@
 """The run folder: what it claims, what it appends, and what it forgets of an interrupted try."""
 
+import importlib.util
 import json
 import os
 import shutil
+import sys
 from collections import namedtuple
 from dataclasses import replace
+from importlib.machinery import ModuleSpec
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -78,6 +83,83 @@ def test_a_run_without_room_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: namedtuple("usage", "free")(1e6))
     with pytest.raises(OSError, match="will hold about 0.00[0-9]* GB of weights and questions"):
         Run(small(tmp_path / "run", heldout=""))
+
+
+def test_what_a_logger_gets(tmp_path):
+    """The numbers of each row under the name of its phase, whose steps are counted over the iterations, and anew where an
+    interrupted try was rewound."""
+    folder, got = RunFolder(tmp_path), []
+    folder.logger = lambda numbers, step: got.append((numbers, step))
+    folder.log({"iteration": 0, "mean": 0.5, "dropped": {"too easy": 0.1}, "new": None})
+    for row in rows((1, "solver", 1), (1, "solver", 2), (2, "challenger", 1), (2, "solver", 1), (2, "solver", 2)):
+        folder.log(row | {"reward": np.float64(row["step"]), "share_counts": [1, 2]})
+    assert got == [({"eval/mean": 0.5}, 0), ({"solver/reward": 1}, 1), ({"solver/reward": 2}, 2), ({"challenger/reward": 1}, 1),
+                   ({"solver/reward": 1}, 3), ({"solver/reward": 2}, 4)]
+    folder.rewind("solver", 2, 1)
+    folder.log({"iteration": 2, "phase": "solver", "step": 2, "reward": 7})
+    assert got[-1] == ({"solver/reward": 7}, 4)
+
+
+@pytest.mark.parametrize("found", [None, ModuleSpec("wandb", None)])  # nothing, or a mere folder of that name
+def test_a_logger_that_is_not_installed_is_refused_before_any_work(tmp_path, monkeypatch, found):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: found)
+    with pytest.raises(ValueError, match="^--log wandb needs the package wandb: pip install wandb$"):
+        Run(small(tmp_path / "run", log="wandb"))
+    assert not (tmp_path / "run").exists()
+
+
+WANDB = """
+class Error(Exception):
+    pass
+class Run:
+    def define_metric(self, name, step_metric):
+        steps.append((name, step_metric))
+    def log(self, row):
+        logged.append(row)
+def init(**settings):
+    if settings["project"] == refused:
+        raise Error("no key")
+    begun.append(settings)
+    return Run()
+steps, logged, begun, refused = [], [], [], None
+"""
+
+
+@pytest.mark.slow
+def test_a_resumed_run_goes_on_in_its_wandb_run(tmp_path, monkeypatch):
+    """The numbers of the files, under one id, whichever process made them."""
+    (tmp_path / "wandb.py").write_text(WANDB)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    cfg = small(tmp_path / "run", heldout="", challenger_steps=0, solver_steps=1, log="wandb")
+    evolve(Run(cfg))
+    import wandb  # the stub
+    assert ("solver/*", "solver/step") in wandb.steps
+    evolve(Run(replace(cfg, iterations=2)))
+    first, second = wandb.begun
+    assert first["id"] == second["id"] == (tmp_path / "run" / "wandb.id").read_text() and first["resume"] == "allow"
+    assert (first["config"]["iterations"], second["config"]["iterations"], first["dir"]) == (1, 2, tmp_path / "run")
+    solver = [row for row in wandb.logged if "solver/loss" in row]
+    metrics = [row for row in read_lines(tmp_path / "run" / "metrics.jsonl") if row["phase"] == "solver"]
+    assert [row["solver/step"] for row in solver] == [1, 2] and [row["iteration"] for row in metrics] == [1, 2]
+    for theirs, ours in zip(solver, metrics, strict=True):
+        assert theirs["solver/loss"] == ours["loss"] and theirs["solver/reward"] == ours["reward"]
+    pools = [(row["eval/step"], row["eval/kept"]) for row in wandb.logged if "eval/kept" in row]
+    assert pools == [(row["iteration"], row["kept"]) for row in read_lines(tmp_path / "run" / "eval.jsonl")[1:]]
+    wandb.refused = "r-zero"
+    with pytest.raises(ValueError, match="^--log wandb: no key$"):
+        Run(cfg)
+
+
+def test_tensorboard_has_what_is_logged(tmp_path, monkeypatch):
+    written = []
+    writer = SimpleNamespace(add_scalar=lambda *number: written.append(number), flush=lambda: written.append("flushed"))
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard",
+                        SimpleNamespace(SummaryWriter=lambda path: written.append(path) or writer))
+    folder = RunFolder(tmp_path)
+    folder.open_logger("tensorboard", {})
+    folder.log({"iteration": 1, "phase": "solver", "step": 1, "loss": 0.5, "reward": 1.0})
+    assert written == [tmp_path / "tensorboard", ("solver/loss", 0.5, 1), ("solver/reward", 1.0, 1), "flushed"]
 
 
 @pytest.mark.slow

@@ -117,6 +117,7 @@ def write_heldout(out):
     ({"labels": "guess"}, "--labels is 'guess'"),
     ({"labels": "truth", "task": "math"}, "--labels truth needs a task whose answers can be computed"),
     ({"task": "physics"}, "--task is 'physics', but must be math, sums or FILE.py:CLASS"),
+    ({"log": "mlflow"}, "--log is 'mlflow', but must be tensorboard or wandb"),
     ({"ratio": "row"}, "--ratio is 'row', but must be token or sequence"),
     ({"out": "/proc/nowhere"}, "cannot write the run folder '/proc/nowhere'"),
     ({"out": __file__}, "cannot write the run folder"),

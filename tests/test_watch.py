@@ -265,10 +265,11 @@ def test_what_a_dry_run_says_of_its_parts():
     asked = [question(0.5, ["1", "1", "2", None], [0, 0, 2, None]),
              *[{"question": None, "share": 0.0, "dropped": "wrong format", "answers": [], "groups": [], "majority": None}] * 2]
     assert said_of_pool(asked, TWO) == (
-        "Questions: the trained Challenger asked 3, 1 of them in the right format; the Solver, by 9 answers to each, can learn "
-        "from 1, whatever their p (2 wrong format): iter1/questions.jsonl.\n"
+        "Questions: the trained Challenger asked 3, 1 of them in the right format; the Solver answered these 9 times each, and "
+        "can learn from 1, as a dry run keeps any p (2 wrong format): iter1/questions.jsonl.\n"
         "a question: What is 1 + 1?\n    answers: 2 x 1, 2, 1 without a box; label 1, p 0.50")
-    assert "asked 2, none of them in the right format" in said_of_pool(asked[1:], TWO)
+    assert said_of_pool(asked[1:], TWO).startswith(
+        "Questions: the trained Challenger asked 2, none of them in the right format (2 wrong format): iter1/questions.jsonl. So")
     assert "the loop ends here" in said_of_pool(asked[1:], TWO) and "the loop ends here" not in said_of_pool(asked, TWO)
 
 
