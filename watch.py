@@ -12,10 +12,15 @@ from collections import Counter
 from common import read_lines
 from folder import percent, shortened
 
+# What the line of a step shows of its row, beside p and what is the same in all phases.
+SHOWN = {"held-out": ("mean", "greedy"), "challenger": ("reward", "valid"), "questions": ("kept", "valid"),
+         "solver": ("reward", "boxless")}
+
 
 def say(text):
-    """Prints at once, also into a file."""
-    print(text, flush=True)
+    """Prints at once, also into a file. A character that the terminal has not, in a model's text, becomes a `?`."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "replace").decode(encoding), flush=True)
 
 
 def sizes(cfg):
@@ -50,7 +55,7 @@ def parts_of_run(cfg, heldout):
     phases |= {"solver": (cfg.solver_steps, answers, answers),
                "held-out": (1, heldout * (cfg.heldout_samples + 1), 0)}
     return {(0, "held-out"): phases["held-out"]} | {
-        (iteration, phase): sizes for iteration in range(1, cfg.iterations + 1) for phase, sizes in phases.items()}
+        (iteration, phase): part for iteration in range(1, cfg.iterations + 1) for phase, part in phases.items()}
 
 
 def time_left(row, seen, parts):
@@ -93,20 +98,16 @@ def pool_numbers(rows):
 def step_line(row, cfg, in_phase, in_run):
     """The line of a step. row: that of metrics.jsonl, of a pool also with its `pool_numbers`, of held-out questions
     with mean and greedy accuracy. The columns are the same in all phases."""
-    def cell(name, key):
-        return f"{name:<7} {100 * row[key]:>3.0f} %"
-
     phase, steps = row["phase"], getattr(cfg, f"{row['phase']}_steps", 0)
     place = f"iteration {row['iteration']:<{len(str(cfg.iterations))}}" if row["iteration"] else "base model"
     widest = len(str(max(cfg.challenger_steps, cfg.solver_steps)))
     step = f"step {row['step']:>{widest}}/{steps:<{widest}}" if steps else ""
-    first = {"held-out": lambda: cell("mean", "mean"), "questions": lambda: cell("kept", "kept")}.get(
-        phase, lambda: f"reward{row['reward']:>7.3f}")()
-    third = cell(*{"held-out": ("greedy", "greedy"), "solver": ("boxless", "boxless")}.get(phase, ("valid", "valid")))
+    first, third = (f"{name}{row[name]:>7.3f}" if name == "reward" else f"{name:<7} {100 * row[name]:>3.0f} %"
+                    for name in SHOWN[phase])
     share = f"p {row['share']:.2f}" if "share" in row else ""
     left = f"left {clock(in_run):>7} in the run" + f", {clock(in_phase)} in the phase" * bool(steps)
     return "   ".join([f"{place:<{len(f'iteration {cfg.iterations}')}}  {phase:<10}  {step:<{6 + 2 * widest}}",
-                       f"{first:<13}", f"{share:<6}", third, f"{row['tokens_per_second']:>9,.0f} tokens/s", left])
+                       first, f"{share:<6}", third, f"{row['tokens_per_second']:>9,.0f} tokens/s", left])
 
 
 def plain(text, most=400):

@@ -1,6 +1,7 @@
 """What a person sees of a run: a line a step, the time left, votes, a dry run, on a terminal and in a log file."""
 
 import fcntl
+import io
 import json
 import os
 import pty
@@ -29,6 +30,7 @@ from watch import (
     real_run,
     said_of_pool,
     said_of_steps,
+    say,
     step_line,
     time_left,
     votes,
@@ -112,6 +114,13 @@ def test_the_question_that_is_shown_and_its_votes():
 def test_a_models_text_cannot_write_to_the_terminal():
     assert plain("a\x1b[2J\r\n b\tc\x07") == "a [2J b c"
     assert len(plain("x" * 10**6)) < 450
+
+
+def test_a_terminal_that_lacks_a_character_does_not_end_a_run(monkeypatch):
+    terminal = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(terminal, encoding="ascii"))
+    say("a question: \u00bf1 + 1\u2260?")
+    assert terminal.getvalue() == b"a question: ?1 + 1??\n"
 
 
 def test_pool_numbers():
