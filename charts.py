@@ -60,7 +60,7 @@ def legend(names, y):
     for name, style, dashed in names:
         if len(name) > 44:
             name = f"{name[:21]}...{name[-20:]}"
-        width = 30 + 6.4 * len(name)
+        width = 27 + 6 * len(name)
         if x > LEFT and x + width > WIDTH:
             x, y = LEFT, y + 15
         parts.append(f'<g class="{style}"><path class="line{" dash" * dashed}" d="M{x} {y - 4}h14"/></g>'

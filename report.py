@@ -41,7 +41,7 @@ def label_runs(runs):
 
 
 def percent(value, interval=None):
-    return plain_percent(value, interval).replace("+-", "\u00b1")
+    return plain_percent(value, interval).replace("+-", "±")
 
 
 def short(value, most=60):
@@ -52,10 +52,6 @@ def short(value, most=60):
 def each(runs, content):
     """What `content` says of each run, under its name where there are several."""
     return "".join((f"<h3>{text(run.label)}</h3>" if len(runs) > 1 else "") + content(run) for run in runs)
-
-
-def points(cell):
-    return f"{100 * cell:+.1f}"
 
 
 def rounded(value):
@@ -76,12 +72,12 @@ def result(run):
     now = f"{percent(last['mean'], last['mean_ci'])} %{count} right"
     if last is base:
         return f"The base model gets {now}; no iteration is finished."
-    gain, ci = last["mean"] - base["mean"], None
+    gain, ci = 100 * (last["mean"] - base["mean"]), None
     if {base["iteration"], last["iteration"]} <= run.answers.keys():
         pairs = zip(run.answers[base["iteration"]], run.answers[last["iteration"]])
-        gain, ci = mean_and_ci([after["right"] - before["right"] for before, after in pairs])
-    interval = "" if ci is None else f" (95 % interval, same questions: {points(gain - ci)} to {points(gain + ci)})"
-    return (f"After iteration {last['iteration']} the Solver gets {now}: <b>{points(gain)} points</b>{interval} "
+        gain, ci = mean_and_ci([100 * (after["right"] - before["right"]) for before, after in pairs])
+    interval = "" if ci is None else f" (95 % interval, same questions: {gain - ci:+.1f} to {gain + ci:+.1f})"
+    return (f"After iteration {last['iteration']} the Solver gets {now}: <b>{gain:+.1f} points</b>{interval} "
             f"against its base model's {percent(base['mean'])} %.")
 
 
@@ -113,11 +109,11 @@ def first_section(runs, differ):
     def rows(names):
         return [[text(name), *(short(run.config.get(name, "-"), 200) for run in runs)] for name in names]
 
-    says = each(runs, lambda run: f'<p class="result">{result(run)}</p>' + (note(state(run)) if state(run) else ""))
     head = ["setting", *(run.label if len(runs) > 1 else "value" for run in runs)]
     shared = [name for name in SETTINGS if name not in differ and name in runs[0].config]
     others = sorted({name for run in runs for name in run.config} - {*shared, *differ})
-    return (says + (table(head, rows(differ)) if differ else "") + '<ul class="chips">'
+    return (each(runs, lambda run: f'<p class="result">{result(run)}</p>' + (note(state(run)) if state(run) else ""))
+            + (table(head, rows(differ)) if differ else "") + '<ul class="chips">'
             + "".join(f"<li>{name} <b>{short(runs[0].config[name])}</b></li>" for name in shared)
             + f"</ul><details><summary>All other settings</summary>{table(head, rows(others))}</details>")
 
@@ -193,8 +189,7 @@ def over_steps(title, runs, phase, keys, scale=1, unit=""):
         return [(i, scale * row[key], 0) for i, row in enumerate(run.of(phase), 1) if row.get(key) is not None
                 and (key != "share" or row.get("valid") != 0)]  # without a question there is no p
 
-    starts = [{i: f"iteration {row['iteration']}" for i, row in enumerate(run.of(phase)) if row["step"] == 1}
-              for run in runs]
+    starts = [{i: name_of(row["iteration"]) for i, row in enumerate(run.of(phase)) if row["step"] == 1} for run in runs]
     longest = max(starts, key=len)
     marks = longest if all(one.items() <= longest.items() for one in starts) else {}
     return overlaid(title, runs, keys, by_step, f"{phase.title()}'s step", unit, marks=marks)
@@ -224,8 +219,7 @@ def drop_chart(run):
 
 
 def no_pool(run):
-    return "The run trains on given questions (--train_file), so nobody asked any." if run.is_given else \
-        "No pool of questions is drawn yet."
+    return "The Solver learns from --train_file." if run.is_given else "No pool of questions is drawn yet."
 
 
 def challenger_section(runs):
@@ -259,22 +253,22 @@ def votes(row):
              row["majority"] in group and row["share"] > 0) for group in ordered]
 
 
-def verdict(row):
-    """Whether a question's label is true, as HTML, where the truth is known."""
-    if row["truth"] is None:
-        return "not well posed"
+def label_of(row):
+    """What is to be said of a question's label, as HTML; with the truth where it is known."""
+    label = "no label" if row["majority"] is None else f"label {short(row['majority'])}"
+    if row.get("truth") is None:
+        return label + (", not well posed" if "truth" in row else "")
     if row.get("label_right", row["majority"] == row["truth"]):  # a run of an earlier version has no verdict
-        return '<span class="right">label true</span>'
-    false = "" if row["majority"] is None else '<span class="wrong">label false</span>, '
-    return f"{false}the truth is {short(row['truth'])}"
+        return f'{label} is <span class="right">true</span>'
+    false = "" if row["majority"] is None else ' is <span class="wrong">false</span>'
+    return f"{label}{false}, the truth is {short(row['truth'])}"
 
 
 def question_card(row, asked_in):
     chips = "".join(f'<li{" class=won" if won else ""}>{short(answer)} <b>&times;{n}</b></li>'
                     for answer, n, won in votes(row))
-    tags = ["no label" if row["majority"] is None else f"label {short(row['majority'])}", f"p = {row['share']:.2g}",
-            row["dropped"] or "kept", f"asked in iteration {asked_in}" if asked_in else "new",
-            *([verdict(row)] if "truth" in row else [])]
+    tags = [label_of(row), f"p = {row['share']:.2g}", row["dropped"] or "kept",
+            f"asked in iteration {asked_in}" if asked_in else "new"]
     return (f'<article><p class="model">{text(shortened(row["question"], 1000))}</p><ul class="chips">{chips}</ul>'
             f'<p class="tags">{" &middot; ".join(tags)}</p></article>')
 
@@ -290,10 +284,10 @@ def questions_of(run):
         new = np.mean([words(row["question"]) not in asked_in for row in rows]) if rows else 0
         says = f"{len(rows)} of {len(pool)} in the right format; {100 * new:.0f} % of them new" if rows else \
             f"none of {len(pool)} proposals had the right format"
-        each_kind = 12 // max(1, sum(map(bool, kinds.values())))
+        kinds = {kind: some for kind, some in kinds.items() if some}
         cards = "".join(f'<h4>{kind} ({len(some)})</h4><div class="cards">' + "".join(
-            question_card(row, asked_in.get(words(row["question"]))) for row in spread(some, each_kind)) + "</div>"
-            for kind, some in kinds.items() if some)
+            question_card(row, asked_in.get(words(row["question"]))) for row in spread(some, 12 // len(kinds)))
+            + "</div>" for kind, some in kinds.items())
         parts.append(f"<details open><summary>Iteration {iteration}: {says}</summary>{cards}</details>")
         for row in rows:
             asked_in.setdefault(words(row["question"]), iteration)
@@ -379,7 +373,7 @@ PARTS = {"asking_seconds": "questions", "answering_seconds": "answers", "update_
 
 
 def times(run):
-    """[(name, {part of the time: minutes}, tokens, peak GB)] of each phase, in order."""
+    """[(name, {part of the time: minutes}, minutes in all, tokens, peak GB)] of each phase, in order."""
     found = []
     for iteration, phase in dict.fromkeys((row["iteration"], row["phase"]) for row in run.steps):
         rows = run.of(phase, iteration)
@@ -387,13 +381,13 @@ def times(run):
         # Each is the maximum over processes, so that the parts of several may be more than the whole.
         minutes = {name: part / 60 * min(1, seconds / (sum(parts) or 1)) for name, part in zip(PARTS.values(), parts)}
         minutes["other"] = seconds / 60 - sum(minutes.values())
-        found.append((f"{iteration} {phase}" if iteration else "base", minutes, tokens,
+        found.append((f"{iteration} {phase}" if iteration else "base", minutes, seconds / 60, tokens,
                       max(row.get("peak_memory_gb") or 0 for row in rows)))
     return found
 
 
 def time_of(run):
-    found = [(name, minutes, sum(minutes.values()), *more) for name, minutes, *more in times(run)]
+    found = times(run)
     total = sum(spent for _, _, spent, *_ in found)
     if not total:
         return note("No time was counted yet.")
