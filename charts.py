@@ -134,9 +134,9 @@ def line_chart(title, series, x_label, unit="", names=None, marks=None):
     xs = sorted(says)
     edges = [low - 0.5, *((x + after) / 2 for x, after in zip(xs, xs[1:])), high + 0.5]
     for x, left, right in zip(xs, edges, edges[1:]):
-        left, right = max(at_x(left), at_x(x) - 20), min(at_x(right), at_x(x) + 20)
+        left, right = max(at_x(left), at_x(x) - 20), min(at_x(right), at_x(x) + 20, WIDTH)
         since = [name for mark, name in (marks or {}).items() if mark < x][-1:]
-        shown = tip("\n".join([", ".join([names.get(x, f"{x_label} {x:g}"), *since]), *says[x]]))
+        shown = tip("\n".join([", ".join([f"{x_label}: {names.get(x, f'{x:g}')}", *since]), *says[x]]))
         parts.append(f'<rect class="hit" x="{left:.1f}" y="{at_y(top):.1f}" width="{right - left:.1f}" height="{PLOT}"'
                      f'{shown}/>')
     return "".join(parts), height

@@ -161,8 +161,7 @@ def level_chart(runs):
     all_levels = sorted({level for _, found in by_level for level in found}, key=lambda x: (isinstance(x, str), x))
     series = [(label, i, False, [(x, *found[level]) for x, level in enumerate(all_levels) if level in found])
               for i, (label, found) in enumerate(by_level)]
-    names = {x: shortened(str(level), 12) for x, level in enumerate(all_levels)}
-    return line_chart("Accuracy by level of difficulty", series, "level", "%", names=names)
+    return line_chart("Accuracy by level", series, "level", "%", {x: str(name)[:12] for x, name in enumerate(all_levels)})
 
 
 def heldout_section(runs):
