@@ -84,7 +84,8 @@ def axes(title, names, xs, ys, x_label, x_ticks):
     for y in ticks(*ys):
         parts.append(f'<path class="grid" d="M{LEFT} {at_y(y):.1f}H{WIDTH - RIGHT}"/>'
                      + label(LEFT - 6, at_y(y) + 4, f"{y:.6g}", "end", "soft"))
-    parts += [label(at_x(x), bottom + 15, name, "middle", "soft") for x, name in x_ticks.items()]
+    parts += [label(min(at_x(x), WIDTH - 3.1 * len(name)), bottom + 15, name, "middle", "soft")
+              for x, name in x_ticks.items()]
     parts.append(label((LEFT + WIDTH - RIGHT) / 2, bottom + 31, x_label, "middle", "soft"))
     return "".join(parts), at_x, at_y, bottom + BOTTOM
 
@@ -111,9 +112,10 @@ def line_chart(title, series, x_label, unit="", names=None, marks=None):
     bottom, top = min(0, *ends), max(0, *ends)
     top = top + 0.06 * (top - bottom) if top > bottom else 1
     names = names or {}
-    x_ticks = {x: names.get(x, f"{x:g}") for x in {*ticks(low, high), *names} if first <= x <= last and x == int(x)}
-    if len(names) > 9:
-        x_ticks = dict([*x_ticks.items()][::-(-len(names) // 9)])
+    x_ticks = {x: names.get(x, f"{x:g}") for x in sorted({*ticks(low, high), *names})
+               if first <= x <= last and x == int(x)}
+    room = max(1, 300 // (8 + 6 * max(map(len, x_ticks.values()))))  # for so many names
+    x_ticks = dict([*x_ticks.items()][::-(-len(x_ticks) // room)])
     frame, at_x, at_y, height = axes(title + (f", {unit}" if unit else ""), [(n, c, d) for n, c, d, _ in series],
                                      (low, high), (bottom, top), x_label, x_ticks)
     parts, says = [frame], {}  # {x: what the pointer shows there}

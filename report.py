@@ -161,7 +161,7 @@ def level_chart(runs):
     all_levels = sorted({level for _, found in by_level for level in found}, key=lambda x: (isinstance(x, str), x))
     series = [(label, i, False, [(x, *found[level]) for x, level in enumerate(all_levels) if level in found])
               for i, (label, found) in enumerate(by_level)]
-    return line_chart("Accuracy by level", series, "level", "%", {x: str(name)[:12] for x, name in enumerate(all_levels)})
+    return line_chart("Accuracy by level", series, "level", "%", {x: str(one)[:12] for x, one in enumerate(all_levels)})
 
 
 def heldout_section(runs):
@@ -283,10 +283,10 @@ def questions_of(run):
         new = np.mean([words(row["question"]) not in asked_in for row in rows]) if rows else 0
         says = f"{len(rows)} of {len(pool)} in the right format; {100 * new:.0f} % of them new" if rows else \
             f"none of {len(pool)} proposals had the right format"
-        kinds = {kind: some for kind, some in kinds.items() if some}
+        most = next(n for n in range(4, 13) if n == 12 or sum(min(n, len(some)) for some in kinds.values()) >= 12)
         cards = "".join(f'<h4>{kind} ({len(some)})</h4><div class="cards">' + "".join(
-            question_card(row, asked_in.get(words(row["question"]))) for row in spread(some, 12 // len(kinds)))
-            + "</div>" for kind, some in kinds.items())
+            question_card(row, asked_in.get(words(row["question"]))) for row in spread(some, most)) + "</div>"
+            for kind, some in kinds.items() if some)
         parts.append(f"<details open><summary>Iteration {iteration}: {says}</summary>{cards}</details>")
         for row in rows:
             asked_in.setdefault(words(row["question"]), iteration)
@@ -323,7 +323,7 @@ HEALTH = (  # title of a chart, unit, scale, {metric: its name}
     ("clipped tokens", "%", 100, {"clip_low": "low", "clip_high": "high"}),
     ("KL of sampler and trainer", "nats", 1, {"sampler_kl": ""}), ("gradient norm", "", 1, {"grad_norm": ""}),
     ("completion", "tokens", 1, {"completion_tokens": "mean", "completion_tokens_max": "longest"}),
-    ("cut off, no box", "%", 100, {"truncated": "truncated completions", "boxless": "boxless answers"}),
+    ("completions", "%", 100, {"truncated": "truncated", "boxless": "boxless answers"}),
     ("groups of equal rewards", "%", 100, {"equal_groups": ""}))
 RULES = (  # metric, what the rule asks, whether a phase's values break it
     ("entropy", "should stay above 0.02 nats, else the policy no longer explores", lambda v: min(v) < 0.02),

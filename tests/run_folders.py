@@ -75,7 +75,8 @@ def heldout_rows(rng, count, iteration):
     """Answers to the same held-out questions, better in each iteration."""
     rows = []
     for i in range(count):
-        right, greedy = rng.binomial(16, min(0.9, 0.2 + 0.2 * iteration)) / 16, bool(rng.random() < 0.2 + 0.2 * iteration)
+        right = rng.binomial(16, min(0.9, 0.2 + 0.2 * iteration)) / 16
+        greedy = (7 * i % 40 < 8 + 8 * iteration) != (i == 3 and iteration == 2)
         answer = str(2 * i if greedy else 2 * i + 1)
         rows.append({"question": f"What is {i} + {i}?", "gold": str(2 * i), "right": right, "greedy_answer": answer,
                      "greedy_right": greedy, "tokens": 400, "level": 1 + i % 3,

@@ -43,7 +43,7 @@ CHARTS = {  # title on the page: {what the pointer calls a line: (metric, scale,
     "KL of sampler and trainer, nats": {"": ("sampler_kl", 1, " nats")},
     "gradient norm": {"": ("grad_norm", 1, "")},
     "completion, tokens": {"mean: ": ("completion_tokens", 1, " tokens"), "longest: ": ("completion_tokens_max", 1, " tokens")},
-    "cut off, no box, %": {"truncated completions: ": ("truncated", 100, " %"), "boxless answers: ": ("boxless", 100, " %")},
+    "completions, %": {"truncated: ": ("truncated", 100, " %"), "boxless answers: ": ("boxless", 100, " %")},
     "groups of equal rewards, %": {"": ("equal_groups", 100, " %")}}
 CHALLENGERS = {
     "Reward of the Challenger": {"reward: ": ("reward", 1, ""), "r_unc: ": ("uncertainty", 1, ""), "r_rep: ": ("penalty", 1, "")},
@@ -162,16 +162,16 @@ def test_the_parts_of_several_processes_stay_within_the_whole(finished, tmp_path
 def cards(finished_page, finished, iteration):
     """[(row of questions.jsonl, its chips)] of the cards of an iteration, in order."""
     rows = {row["question"]: row for row in read_lines(finished / f"iter{iteration}" / "questions.jsonl")}
-    shown = re.split(r"Iteration \d: ", finished_page.section(4))[iteration]
-    questions = re.findall(r"What is \d+ \+ \d+\?", shown)
-    return [(rows[question], chips) for question, chips in zip(questions, finished_page.chips[12 * (iteration - 1):])]
+    shown = [re.findall(r"What is \d+ \+ \d+\?", part) for part in re.split(r"Iteration \d: ", finished_page.section(4))]
+    chips = finished_page.chips[len(shown[1]) if iteration == 2 else 0:]
+    return [(rows[question], own) for question, own in zip(shown[iteration], chips)]
 
 
 def test_the_votes_are_grouped_as_the_vote_grouped_them(finished, finished_page):
     merged = 0
     for iteration in (1, 2):
         found = cards(finished_page, finished, iteration)
-        assert len(found) == 12
+        assert 12 <= len(found) <= 13
         for row, chips in found:
             forms = {}
             for answer, group in zip(row["answers"], row["groups"]):
@@ -188,16 +188,19 @@ def test_a_dozen_questions_by_p_easy_edge_and_hard(finished, finished_page):
     for iteration in (1, 2):
         pool = [row for row in read_lines(finished / f"iter{iteration}" / "questions.jsonl") if row["question"]]
         shares = [row["share"] for row, _ in cards(finished_page, finished, iteration)]
-        assert all(p > 0.75 for p in shares[:4]) and all(0.25 <= p <= 0.75 for p in shares[4:8]) and all(p < 0.25 for p in shares[8:])
+        kinds = [("easy", "edge", "hard")[(p <= 0.75) + (p < 0.25)] for p in shares]
+        of_pool = Counter(("easy", "edge", "hard")[(row["share"] <= 0.75) + (row["share"] < 0.25)] for row in pool)
+        assert kinds == sorted(kinds, key=["easy", "edge", "hard"].index) and 12 <= len(kinds) <= 13 and all(kinds.count(kind) >= min(4, of_pool[kind]) for kind in of_pool)
+        assert shares[0] < shares[kinds.count("easy") - 1]  # spread over the easy ones
         says = re.split(r"Iteration \d: ", finished_page.section(4))[iteration]
         for kind, count in (("easy", sum(row["share"] > 0.75 for row in pool)), ("hard", sum(row["share"] < 0.25 for row in pool))):
             assert f"{kind} ({count})" in says
         assert says.startswith(f"{len(pool)} of 60 in the right format")
 
 
-def test_where_no_question_is_hard_the_others_make_the_dozen(finished, tmp_path):
+def test_where_all_questions_are_at_the_edge_they_make_the_dozen(finished):
     run = read_run(finished)
-    run.pools = {1: [row for row in read_run(finished).pools[1] if row["share"] >= 0.25]}
+    run.pools = {1: [row for row in read_run(finished).pools[1] if 0.25 <= row["share"] <= 0.75]}
     assert len(Page(page([run])).chips) == 12
 
 
@@ -315,7 +318,7 @@ def test_a_run_without_held_out_questions(tmp_path):
     assert "has no held-out questions (--heldout)" in found.section(1) and "Not finished" not in found.text
     assert "No held-out questions were answered (--heldout)." in found.section(2)
     assert "holds no answers to held-out questions" in found.section(5)
-    assert len(found.tips("Reward of the Challenger")) == 8 and len(found.chips) == 24
+    assert len(found.tips("Reward of the Challenger")) == 8 and len(found.chips) >= 24
 
 
 def test_a_challenger_that_failed_in_format(tmp_path):
@@ -347,8 +350,8 @@ def test_a_run_of_an_earlier_version(tmp_path):
     assert f"{100 * (rows[2]['mean'] - rows[0]['mean']):+.1f} points against" in re.sub(r"\s+", " ", found.section(1))
     assert "holds no answers to held-out questions" in found.section(5)
     assert "nor are pools and held-out questions, which this run did not time" in found.section(7)
-    assert len(found.chips) == 24 and not any(" = " in chip for chips in found.chips for chip in chips)
-    assert found.tips("Solver: cut off, no box, %")[0].count("\n") == 1  # boxless is not known
+    assert len(found.chips) >= 24 and not any(" = " in chip for chips in found.chips for chip in chips)
+    assert found.tips("Solver: completions, %")[0].count("\n") == 1  # boxless is not known
 
 
 def test_values_that_are_not_finite_are_left_out_and_named(tmp_path):
