@@ -60,7 +60,7 @@ def legend(names, y):
     for name, style, dashed in names:
         if len(name) > 44:
             name = f"{name[:21]}...{name[-20:]}"
-        width = 27 + 6 * len(name)
+        width = 27 + sum(3.7 if letter in "fijlrt .,:()" else 6.8 for letter in name)
         if x > LEFT and x + width > WIDTH:
             x, y = LEFT, y + 15
         parts.append(f'<g class="{style}"><path class="line{" dash" * dashed}" d="M{x} {y - 4}h14"/></g>'
@@ -122,14 +122,16 @@ def line_chart(title, series, x_label, unit="", names=None, marks=None):
     for x in marks or {}:
         if first < x + 0.5 < last:
             parts.append(f'<path class="mark" d="M{at_x(x + 0.5):.1f} {at_y(top):.1f}V{at_y(bottom):.1f}"/>')
-    for name, style, dashed, own in series:
-        path = "L".join(f"{at_x(x):.1f} {at_y(y):.1f}" for x, y, _ in own)
+    for i, (name, style, dashed, own) in enumerate(series):
+        aside = (i - (len(series) - 1) / 2) * 4 * any(ci for *_, ci in points)  # so that no interval hides another
+        path = "L".join(f"{at_x(x) + aside:.1f} {at_y(y):.1f}" for x, y, _ in own)
         parts.append(f'<g class="{style}"><path class="line{" dash" * dashed}" d="M{path}"/>')
         for x, y, ci in own:
             if ci:
-                parts.append(f'<path class="ci" d="M{at_x(x):.1f} {at_y(y - ci):.1f}V{at_y(y + ci):.1f}"/>')
+                parts.append(f'<path class="ci" d="M{at_x(x) + aside:.1f} {at_y(y - ci):.1f}V{at_y(y + ci):.1f}"/>')
             if len(own) <= 60:
-                parts.append(f'<circle class="dot" cx="{at_x(x):.1f}" cy="{at_y(y):.1f}" r="{3 if ci else 2}"/>')
+                r = 3 if ci else 2
+                parts.append(f'<circle class="dot" cx="{at_x(x) + aside:.1f}" cy="{at_y(y):.1f}" r="{r}"/>')
             interval = f" ± {ci:.2g}" if ci else ""
             says.setdefault(x, []).append(f"{name and name + ': '}{y:.4g}{interval}{unit and ' ' + unit}")
         parts.append("</g>")
@@ -202,10 +204,10 @@ def note(sentence):
 
 
 def table(head, rows):
-    """A table that sorts by the column whose head is pressed."""
+    """A table that sorts by the column whose head is pressed; nothing without rows."""
     heads = "".join(f'<th><button type="button">{text(name)}</button></th>' for name in head)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
+    return f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>' if rows else ""
 
 
 def grid(charts, missing):

@@ -83,21 +83,21 @@ def result(run):
 
 def state(run):
     """Where a run stands that is not finished; empty if it is."""
-    total, done = run.config.get("iterations", 0), max((row["iteration"] for row in run.evals), default=-1)
-    if done >= total:
+    total, i = run.config.get("iterations", 0), 1 + max((row["iteration"] for row in run.evals), default=-1)
+    if i > total:
         return ""
-    if done < 0:
+    if i == 0:
         return "Not finished: the base model is not measured yet."
-    where, folder = f"Not finished: iteration {done + 1} of {total}, ", run.path / f"iter{done + 1}"
+    here, folder = f"iteration {i} of {total}", run.path / f"iter{i}"
     if (folder / "solver").exists():
-        return where + "the Solver is trained and not measured yet."
-    pool, label = run.pools.get(done + 1), run.config.get("labels", "majority")
+        return f"Not finished: {here}, the Solver is trained and not measured yet."
+    pool, label = run.pools.get(i), run.config.get("labels", "majority")
     if pool and not any(row["dropped"] is None and row.get(label) is not None for row in pool):
-        return where + f"where the run ended: no question of the pool's {len(pool):,} was fit to learn from."
+        return f"The run ended in {here}: none of the pool's {len(pool):,} questions was fit to learn from."
     if not pool and not run.is_given and (folder / "challenger").exists():
-        return where + "the pool of questions is being drawn."
+        return f"Not finished: {here}, the pool of questions is being drawn."
     role = "solver" if pool or run.is_given else "challenger"
-    return where + f"{role.title()}, {len(run.of(role, done + 1))} of {run.config.get(f'{role}_steps')} steps."
+    return f"Not finished: {here}, {role.title()}, {len(run.of(role, i))} of {run.config.get(f'{role}_steps')} steps."
 
 
 SETTINGS = ("model", "task", "seed", "iterations", "challenger_steps", "challenger_prompts", "challenger_rollouts",
@@ -165,7 +165,7 @@ def level_chart(runs):
 
 
 def heldout_section(runs):
-    charts = grid([*accuracy_charts(runs), level_chart(runs)], "No held-out questions were answered (--heldout).")
+    charts = grid([*accuracy_charts(runs), level_chart(runs)], "No held-out questions were answered.")
     def rows(run):
         return [["base" if not row["iteration"] else row["iteration"], percent(row.get("mean"), row.get("mean_ci")),
                  percent(row.get("greedy"), row.get("greedy_ci")), percent(row.get("label_accuracy")),
@@ -196,7 +196,7 @@ def over_steps(title, runs, phase, keys, scale=1, unit=""):
 
 def reward_charts(runs):
     return over_steps("Reward of the Challenger", runs, "challenger",
-                      {"reward": "reward", "uncertainty": "r_unc", "penalty": "r_rep"})
+                      {"reward": "r_Q", "uncertainty": "r_unc", "penalty": "r_rep"})
 
 
 def share_charts(run):
@@ -213,7 +213,7 @@ def share_charts(run):
 
 def drop_chart(run):
     rows = [(name_of(i), Counter(row["dropped"] or "kept" for row in pool)) for i, pool in run.pools.items()]
-    shares = [(name, {reason: 100 * n / counts.total() for reason, n in counts.items()}) for name, counts in rows]
+    shares = [(name, {one: 100 * counts[one] / counts.total() for one in ("kept", *counts)}) for name, counts in rows]
     return stacked_bars("What became of the pool", shares, "% of the pool", first="kept")
 
 
@@ -227,10 +227,10 @@ def challenger_section(runs):
               *over_steps("Mean p of the proposals", runs, "challenger", {"share": ""})]
     return grid(charts, "The Challenger made no step.") + each(runs, lambda run: grid(
         [*share_charts(run), drop_chart(run)], no_pool(run))) + note(
-        "Reward: the mean over a step's proposals; r_unc and r_rep are the means of its parts over those in the right "
-        "format. p: the share of the Solver's answers that are the majority. The band holds the p that the Solver "
-        "learns from. The first step shows the Challenger before its phase, answered by the Solver as the last "
-        "iteration left it; the pool shows it afterwards. Dotted lines: an iteration begins.")
+        "r_Q: the mean reward of a step's proposals; r_unc, uncertainty, and r_rep, penalty, are the means of its "
+        "parts over those in the right format. p: the share of the Solver's answers that are the majority. The band "
+        "holds the p that the Solver learns from. The first step shows the Challenger before its phase, answered by "
+        "the Solver as the last iteration left it; the pool shows it afterwards. Dotted lines: an iteration begins.")
 
 
 # ---- 4. the questions
