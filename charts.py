@@ -205,9 +205,11 @@ def note(sentence):
 
 def table(head, rows):
     """A table that sorts by the column whose head is pressed; nothing without rows."""
+    if not rows:
+        return ""
     heads = "".join(f'<th><button type="button">{text(name)}</button></th>' for name in head)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>' if rows else ""
+    return f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def grid(charts, missing):

@@ -266,7 +266,7 @@ def label_of(row):
 def question_card(row, asked_in):
     chips = "".join(f'<li{" class=won" if won else ""}>{short(answer)} <b>&times;{n}</b></li>'
                     for answer, n, won in votes(row))
-    tags = [label_of(row), f"p = {row['share']:.2g}", row["dropped"] or "kept",
+    tags = [label_of(row), f"p&nbsp;=&nbsp;{row['share']:.2g}", row["dropped"] or "kept",
             f"asked in iteration {asked_in}" if asked_in else "new"]
     return (f'<article><p class="model">{text(shortened(row["question"], 1000))}</p><ul class="chips">{chips}</ul>'
             f'<p class="tags">{" &middot; ".join(tags)}</p></article>')
@@ -310,7 +310,7 @@ def answers_of(run, most=40):
         columns = "".join(f'<div><h4>{name}, {100 * row["right"]:.0f} % of samples right</h4>'
                           f'<p class="model">{text(row["text"])}</p></div>' for name, row in zip(models, rows))
         cards.append(f'<details{"" if cards else " open"}><summary>{short(rows[0]["question"], 600)} <span '
-                     f'class="tags">truth {short(rows[0]["gold"])}</span> {marks}</summary><div class="grid">{columns}'
+                     f'class="tags">truth {short(rows[0]["gold"])}</span> {marks}</summary><div class="cards">{columns}'
                      '</div></details>')
     return "".join(cards) + note(f"Greedy answers. {len(changed)} of the {len(questions)} questions with kept texts "
                                  f"changed between right and wrong; {len(cards)} are shown, those first.")

@@ -14,7 +14,7 @@ from run_folders import NO_QUESTION, STEPS, Page, age, edit, fail_in_format, wri
 
 import report
 from charts import histogram, line_chart, stacked_bars, svg, thinned, ticks
-from common import mean_and_ci, read_lines, write_lines
+from common import mean_and_ci, read_json, read_lines, write_lines
 from folder import read_run, words
 from report import RULES, broken_rules, main, page
 
@@ -85,6 +85,12 @@ def test_the_result_is_the_paired_gain_with_its_interval(finished, finished_page
             f"right: {gains.mean():+.1f} points (95 % interval, same questions: {gains.mean() - ci:+.1f} to {gains.mean() + ci:+.1f}) "
             f"against its base model's {100 * rows[0]['mean']:.1f} %.")
     assert says in re.sub(" +", " ", finished_page.section(1)).replace(" (95", " (95") and "Not finished" not in finished_page.text
+
+
+def test_every_setting_is_there_those_that_matter_in_sight(finished, finished_page):
+    in_sight, _, others = finished_page.section(1).partition("All other settings")
+    for name, value in read_json(finished / "config.json").items():
+        assert re.search(rf"\b{name}\s+{re.escape(str(value))}", in_sight if name in report.SETTINGS else others)
 
 
 def test_the_levels_are_those_of_the_held_out_answers(finished, finished_page):
