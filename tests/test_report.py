@@ -484,6 +484,7 @@ def test_the_page_names_no_other_place(finished):
 # ---- size, and the command
 
 
+@pytest.mark.slow
 def test_a_run_of_the_papers_scale_is_a_small_page_made_soon(tmp_path):
     run = write_run(tmp_path / "run", pool=8_000, heldout=500, iterations=3, challenger_steps=400, solver_steps=1_000)
     question, answer = "A long question with words. " * 60, "An answer of words "  * 220
