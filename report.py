@@ -212,7 +212,7 @@ def share_charts(run):
 
 
 def drop_chart(run):
-    rows = [(name_of(i), Counter(row["dropped"] or "kept" for row in pool)) for i, pool in run.pools.items()]
+    rows = [(name_of(i), Counter(row["dropped"] or "kept" for row in pool)) for i, pool in run.pools.items() if pool]
     shares = [(name, {one: 100 * counts[one] / counts.total() for one in ("kept", *counts)}) for name, counts in rows]
     return stacked_bars("What became of the pool", shares, "% of the pool", first="kept")
 

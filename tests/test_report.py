@@ -385,6 +385,15 @@ def test_a_folder_with_its_settings_alone(tmp_path):
         assert number < 2 or says in found.section(number)
 
 
+def test_files_without_a_row(tmp_path):
+    run = write_run(tmp_path / "run", until=(1, "solver"), heldout=6)
+    for file in ("metrics.jsonl", "eval.jsonl", "iter1/questions.jsonl"):
+        (run / file).write_text("")
+    found = page_of(run)
+    assert "the base model is not measured yet" in found.section(1) and "What became of the pool, % of the pool" not in found.section(3)
+    assert "none of 0 proposals had the right format" in found.section(4) and "base" in found.section(5)
+
+
 # ---- several runs
 
 
