@@ -30,14 +30,14 @@ class Browser:
             [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0",
              "--remote-allow-origins=*", f"--user-data-dir={self.folder.name}", "about:blank"],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        told, deadline = Path(self.folder.name) / "DevToolsActivePort", time.monotonic() + 60
+        told, deadline = Path(self.folder.name) / "DevToolsActivePort", time.monotonic() + 180  # seconds, of a busy machine
         while not (told.exists() and "\n" in told.read_text()):
             assert time.monotonic() < deadline and self.process.poll() is None, "Chromium did not start"
             time.sleep(0.05)
         port = told.read_text().split("\n")[0]
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/json") as answer:
             tab = next(one for one in json.load(answer) if one["type"] == "page")
-        self.socket = websocket.create_connection(tab["webSocketDebuggerUrl"], timeout=60)
+        self.socket = websocket.create_connection(tab["webSocketDebuggerUrl"], timeout=180)
         self.count, self.events = 0, []
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
