@@ -1,10 +1,11 @@
-"""Charts as SVG text: lines, a histogram, stacked bars. Pure functions of numbers; they know nothing of a run.
+"""What a page is made of: charts as SVG text, tables, notes. Pure functions; they know nothing of a run.
 
 A chart is (markup, height), 360 units wide, which `svg` wraps for a page and `picture` joins into a file. Its classes
 are styled by STYLE: c0 .. c7 are the series' colours. What the pointer shows of a mark is in its data-tip."""
 
 import html
 import math
+import re
 
 import numpy as np
 
@@ -16,8 +17,8 @@ STYLE = """
   --good: #1a7f37; --bad: #c0362c; --band: #fff0c2;
   --s0: #1f6feb; --s1: #d9730d; --s2: #12876f; --s3: #a63fc4; --s4: #8a6d00; --s5: #d1367a; --s6: #5b6b7b;
   --s7: #4a8f1d }
-@media (prefers-color-scheme: dark) { :root { --ink: #e4e8ed; --soft: #9aa5b1; --line: #3a424c; --page: #14181d;
-  --card: #1d2229; --good: #57c26e; --bad: #ff8277; --band: #443a17;
+@media screen and (prefers-color-scheme: dark) { :root { --ink: #e4e8ed; --soft: #9aa5b1; --line: #3a424c;
+  --page: #14181d; --card: #1d2229; --good: #57c26e; --bad: #ff8277; --band: #443a17;
   --s0: #6aa8ff; --s1: #f2a154; --s2: #45c7a8; --s3: #d08ae8; --s4: #d7b94a; --s5: #f27fb0; --s6: #a9b6c4;
   --s7: #93d060 } }
 .c0 { --c: var(--s0) } .c1 { --c: var(--s1) } .c2 { --c: var(--s2) } .c3 { --c: var(--s3) }
@@ -31,13 +32,19 @@ svg .faint { opacity: .45 } svg .hit { fill: transparent } svg .band { fill: var
 """
 
 
+def text(words):
+    """What anyone wrote, as HTML or XML: what neither may hold, half of a surrogate pair or a control character, is
+    replaced."""
+    return html.escape(re.sub("[^\t\n -\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", str(words)))
+
+
 def label(x, y, words, anchor="start", style=""):
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{style}">{html.escape(str(words))}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{style}">{text(words)}</text>'
 
 
 def tip(words):
     """The attribute of a mark with what the pointer shows of it."""
-    return f' data-tip="{html.escape(words)}"'
+    return f' data-tip="{text(words)}"'
 
 
 def ticks(low, high):
@@ -51,7 +58,9 @@ def legend(names, y):
     """(markup, y below it) of [(name, style, dashed)], in as many rows as it takes."""
     x, parts = LEFT, []
     for name, style, dashed in names:
-        width = 26 + 6.2 * len(name)
+        if len(name) > 44:
+            name = f"{name[:21]}...{name[-20:]}"
+        width = 27 + sum(3.7 if letter in "fijlrt .,:()" else 6.8 for letter in name)
         if x > LEFT and x + width > WIDTH:
             x, y = LEFT, y + 15
         parts.append(f'<g class="{style}"><path class="line{" dash" * dashed}" d="M{x} {y - 4}h14"/></g>'
@@ -75,7 +84,8 @@ def axes(title, names, xs, ys, x_label, x_ticks):
     for y in ticks(*ys):
         parts.append(f'<path class="grid" d="M{LEFT} {at_y(y):.1f}H{WIDTH - RIGHT}"/>'
                      + label(LEFT - 6, at_y(y) + 4, f"{y:.6g}", "end", "soft"))
-    parts += [label(at_x(x), bottom + 15, name, "middle", "soft") for x, name in x_ticks.items()]
+    parts += [label(min(at_x(x), WIDTH - 3.1 * len(name)), bottom + 15, name, "middle", "soft")
+              for x, name in x_ticks.items()]
     parts.append(label((LEFT + WIDTH - RIGHT) / 2, bottom + 31, x_label, "middle", "soft"))
     return "".join(parts), at_x, at_y, bottom + BOTTOM
 
@@ -88,7 +98,8 @@ def thinned(points):
 
 def line_chart(title, series, x_label, unit="", names=None, marks=None):
     """A chart of [(name, colour, dashed, [(x, y, half-width of y's interval or 0)])]; None where no point is finite.
-    names: {x: name} of ticks that are not the number itself. marks: {x: name} of vertical lines."""
+    names: {x: name} of ticks that are not the number itself. marks: {x: name} of what begins after x, at a dotted
+    line."""
     series = [(name, f"c{colour % 8}", dashed, thinned([p for p in points if np.isfinite(p[1])]))
               for name, colour, dashed, points in series]
     series = [one for one in series if one[3]]
@@ -101,28 +112,37 @@ def line_chart(title, series, x_label, unit="", names=None, marks=None):
     bottom, top = min(0, *ends), max(0, *ends)
     top = top + 0.06 * (top - bottom) if top > bottom else 1
     names = names or {}
-    x_ticks = {x: names.get(x, f"{x:g}") for x in {*ticks(low, high), *names} if first <= x <= last and x == int(x)}
-    if len(names) > 9:
-        x_ticks = dict([*x_ticks.items()][::-(-len(names) // 9)])
+    x_ticks = {x: names.get(x, f"{x:g}") for x in sorted({*ticks(low, high), *names})
+               if first <= x <= last and x == int(x)}
+    room = max(1, 300 // (8 + 6 * max(map(len, x_ticks.values()))))  # for so many names
+    x_ticks = dict([*x_ticks.items()][::-(-len(x_ticks) // room)])
     frame, at_x, at_y, height = axes(title + (f", {unit}" if unit else ""), [(n, c, d) for n, c, d, _ in series],
                                      (low, high), (bottom, top), x_label, x_ticks)
-    parts = [frame]
-    for x, name in (marks or {}).items():
-        parts.append(f'<path class="mark" d="M{at_x(x + 0.5):.1f} {at_y(top):.1f}V{at_y(bottom):.1f}"/>'
-                     f'<rect class="hit" x="{at_x(x + 0.5) - 3:.1f}" y="{at_y(top):.1f}" width="6" height="{PLOT}"'
-                     f'{tip(f"{name} begins")}/>')
-    for name, style, dashed, own in series:
-        path = "L".join(f"{at_x(x):.1f} {at_y(y):.1f}" for x, y, _ in own)
+    parts, says = [frame], {}  # {x: what the pointer shows there}
+    for x in marks or {}:
+        if first < x + 0.5 < last:
+            parts.append(f'<path class="mark" d="M{at_x(x + 0.5):.1f} {at_y(top):.1f}V{at_y(bottom):.1f}"/>')
+    for i, (name, style, dashed, own) in enumerate(series):
+        aside = (i - (len(series) - 1) / 2) * 4 * any(ci for *_, ci in points)  # so that no interval hides another
+        path = "L".join(f"{at_x(x) + aside:.1f} {at_y(y):.1f}" for x, y, _ in own)
         parts.append(f'<g class="{style}"><path class="line{" dash" * dashed}" d="M{path}"/>')
         for x, y, ci in own:
             if ci:
-                parts.append(f'<path class="ci" d="M{at_x(x):.1f} {at_y(y - ci):.1f}V{at_y(y + ci):.1f}"/>')
+                parts.append(f'<path class="ci" d="M{at_x(x) + aside:.1f} {at_y(y - ci):.1f}V{at_y(y + ci):.1f}"/>')
             if len(own) <= 60:
-                parts.append(f'<circle class="dot" cx="{at_x(x):.1f}" cy="{at_y(y):.1f}" r="{3 if ci else 2}"/>')
-            where = names.get(x, f"{x_label} {x:g}")
-            says = f"{name + ': ' if name else ''}{y:.4g}{f' +- {ci:.2g}' if ci else ''}{unit and ' ' + unit}, {where}"
-            parts.append(f'<circle class="hit" cx="{at_x(x):.1f}" cy="{at_y(y):.1f}" r="7"{tip(says)}/>')
+                r = 3 if ci else 2
+                parts.append(f'<circle class="dot" cx="{at_x(x) + aside:.1f}" cy="{at_y(y):.1f}" r="{r}"/>')
+            interval = f" ± {ci:.2g}" if ci else ""
+            says.setdefault(x, []).append(f"{name and name + ': '}{y:.4g}{interval}{unit and ' ' + unit}")
         parts.append("</g>")
+    xs = sorted(says)
+    edges = [low - 0.5, *((x + after) / 2 for x, after in zip(xs, xs[1:])), high + 0.5]
+    for x, left, right in zip(xs, edges, edges[1:]):
+        left, right = max(at_x(left), at_x(x) - 20), min(at_x(right), at_x(x) + 20, WIDTH)
+        since = [name for mark, name in (marks or {}).items() if mark < x][-1:]
+        shown = tip("\n".join([", ".join([f"{x_label}: {names.get(x, f'{x:g}')}", *since]), *says[x]]))
+        parts.append(f'<rect class="hit" x="{left:.1f}" y="{at_y(top):.1f}" width="{right - left:.1f}" height="{PLOT}"'
+                     f'{shown}/>')
     return "".join(parts), height
 
 
@@ -137,7 +157,7 @@ def histogram(title, counts, band):
     names = [(name, style[name], False) for name in shares]
     frame, at_x, at_y, height = axes(f"{title}, % of questions", names, (-0.5, 10.5), (0, top), "p",
                                      {i: f"{i / 10:g}" for i in range(0, 11, 2)})
-    low, high = (max(-0.5, min(10.5, 10 * p)) for p in band)
+    low, high = math.ceil(10 * band[0] - 1e-9) - 0.5, math.floor(10 * band[1] + 1e-9) + 0.5  # around the kept bars
     parts = [f'<rect class="band" x="{at_x(low):.1f}" y="{at_y(top):.1f}" width="{at_x(high) - at_x(low):.1f}" '
              f'height="{PLOT}"{tip(f"kept: p from {band[0]:g} to {band[1]:g}")}/>', frame]
     width = 24 / len(shares)
@@ -177,6 +197,25 @@ def svg(chart):
     """A chart as an element of a page."""
     markup, height = chart
     return f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img">{markup}</svg>'
+
+
+def note(sentence):
+    return f'<p class="note">{sentence}</p>'
+
+
+def table(head, rows):
+    """A table that sorts by the column whose head is pressed; nothing without rows."""
+    if not rows:
+        return ""
+    heads = "".join(f'<th><button type="button">{text(name)}</button></th>' for name in head)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def grid(charts, missing):
+    """Charts beside one another; a sentence where there are none."""
+    drawn = [f"<figure>{svg(chart)}</figure>" for chart in charts if chart]
+    return f'<div class="grid">{"".join(drawn)}</div>' if drawn else note(missing)
 
 
 def picture(charts):

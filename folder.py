@@ -253,16 +253,21 @@ class RunData:
         return [row for row in self.steps if row["phase"] == phase and iteration in (None, row["iteration"])]
 
     @property
+    def is_given(self):
+        """Whether the Solver learns from given questions, without a Challenger."""
+        return bool(self.config.get("train_file"))
+
+    @property
     def is_baseline(self):
-        return self.config.get("challenger_steps") == 0 and not self.config.get("train_file")
+        return self.config.get("challenger_steps") == 0 and not self.is_given
 
 
 def read_rows(file):
-    """The objects of a JSONL file, none if it is missing; without a line that a run is just writing."""
+    """The objects of a JSONL file, none if it is missing; without a line that a run is just writing. NaN is None."""
     rows = []
     for line in file.read_text(encoding="utf-8", errors="replace").split("\n") if file.exists() else []:
         with suppress(ValueError):
-            rows.append(json.loads(line))
+            rows.append(json.loads(line, parse_constant=lambda constant: None))
     return rows
 
 

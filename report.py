@@ -9,7 +9,6 @@ shown as far as they go. Whatever a model wrote is escaped, and the page runs no
 
 import base64
 import hashlib
-import html
 import json
 import sys
 from collections import Counter
@@ -18,9 +17,10 @@ from string import Template
 
 import numpy as np
 
-from charts import STYLE, histogram, line_chart, picture, stacked_bars, svg
+from charts import STYLE, grid, histogram, line_chart, note, picture, stacked_bars, table, text
 from common import Parser, mean_and_ci, write_whole
-from folder import percent, read_run, shortened, words
+from folder import percent as plain_percent
+from folder import read_run, shortened, words
 
 
 def label_runs(runs):
@@ -40,26 +40,13 @@ def label_runs(runs):
 # ---- small pieces of HTML
 
 
-def text(value):
-    """What anyone wrote, as HTML. Half of a surrogate pair, which UTF-8 cannot hold, becomes a question mark."""
-    return html.escape(str(value).encode("utf-8", "replace").decode())
+def percent(value, interval=None):
+    return plain_percent(value, interval).replace("+-", "±")
 
 
-def note(sentence):
-    return f'<p class="note">{sentence}</p>'
-
-
-def table(head, rows):
-    """A table that sorts by the column whose head is pressed."""
-    heads = "".join(f'<th><button type="button">{text(name)}</button></th>' for name in head)
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def grid(charts, missing):
-    """Charts beside one another; a sentence where there are none."""
-    drawn = [f"<figure>{svg(chart)}</figure>" for chart in charts if chart]
-    return f'<div class="grid">{"".join(drawn)}</div>' if drawn else note(missing)
+def short(value, most=60):
+    """What anyone wrote, as HTML of at most about `most` characters, whose direction of writing stays its own."""
+    return f"<bdi>{text(shortened(str(value), most))}</bdi>"
 
 
 def each(runs, content):
@@ -67,8 +54,8 @@ def each(runs, content):
     return "".join((f"<h3>{text(run.label)}</h3>" if len(runs) > 1 else "") + content(run) for run in runs)
 
 
-def points(cell):
-    return f"{100 * cell:+.1f}"
+def rounded(value):
+    return "-" if value is None else f"{value:,.0f}"
 
 
 # ---- 1. the result
@@ -78,35 +65,39 @@ def result(run):
     """One sentence: how much better than its base the last Solver is."""
     measured = [row for row in run.evals if row.get("mean") is not None]
     if not measured:
-        return "No held-out questions were answered, so nothing says whether the Solver became better."
+        return "No held-out question is answered yet." if run.config.get("heldout") and not run.evals else \
+            "The run has no held-out questions (--heldout), so nothing says whether the Solver became better."
     base, last = measured[0], measured[-1]
     count = f" of {len(run.answers[last['iteration']])} held-out questions" if last["iteration"] in run.answers else ""
     now = f"{percent(last['mean'], last['mean_ci'])} %{count} right"
     if last is base:
         return f"The base model gets {now}; no iteration is finished."
-    gain, ci = last["mean"] - base["mean"], None
+    gain, ci = 100 * (last["mean"] - base["mean"]), None
     if {base["iteration"], last["iteration"]} <= run.answers.keys():
         pairs = zip(run.answers[base["iteration"]], run.answers[last["iteration"]])
-        gain, ci = mean_and_ci([after["right"] - before["right"] for before, after in pairs])
-    interval = "" if ci is None else f" (95 % interval, same questions: {points(gain - ci)} to {points(gain + ci)})"
-    return (f"After iteration {last['iteration']} the Solver gets {now}: <b>{points(gain)} points</b>{interval} "
+        gain, ci = mean_and_ci([100 * (after["right"] - before["right"]) for before, after in pairs])
+    interval = "" if ci is None else f" (95 % interval, same questions: {gain - ci:+.1f} to {gain + ci:+.1f})"
+    return (f"After iteration {last['iteration']} the Solver gets {now}: <b>{gain:+.1f} points</b>{interval} "
             f"against its base model's {percent(base['mean'])} %.")
 
 
 def state(run):
     """Where a run stands that is not finished; empty if it is."""
-    total, done = run.config.get("iterations", 0), max((row["iteration"] for row in run.evals), default=-1)
-    if done >= total:
+    total, i = run.config.get("iterations", 0), 1 + max((row["iteration"] for row in run.evals), default=-1)
+    if i > total:
         return ""
-    if done < 0:
+    if i == 0:
         return "Not finished: the base model is not measured yet."
-    where, folder = f"Not finished: iteration {done + 1} of {total}, ", run.path / f"iter{done + 1}"
+    here, folder = f"iteration {i} of {total}", run.path / f"iter{i}"
     if (folder / "solver").exists():
-        return where + "the Solver is trained and not measured yet."
-    role = "solver" if (folder / "questions.jsonl").exists() else "challenger"
-    if role == "challenger" and (folder / "challenger").exists():
-        return where + "the pool of questions."
-    return where + f"{role.title()}, {len(run.of(role, done + 1))} of {run.config.get(f'{role}_steps')} steps."
+        return f"Not finished: {here}, the Solver is trained and not measured yet."
+    pool, label = run.pools.get(i), run.config.get("labels", "majority")
+    if pool and not any(row["dropped"] is None and row.get(label) is not None for row in pool):
+        return f"The run ended in {here}: none of the pool's {len(pool):,} questions was fit to learn from."
+    if not pool and not run.is_given and (folder / "challenger").exists():
+        return f"Not finished: {here}, the pool of questions is being drawn."
+    role = "solver" if pool or run.is_given else "challenger"
+    return f"Not finished: {here}, {role.title()}, {len(run.of(role, i))} of {run.config.get(f'{role}_steps')} steps."
 
 
 SETTINGS = ("model", "task", "seed", "iterations", "challenger_steps", "challenger_prompts", "challenger_rollouts",
@@ -115,15 +106,16 @@ SETTINGS = ("model", "task", "seed", "iterations", "challenger_steps", "challeng
 
 
 def first_section(runs, differ):
-    says = each(runs, lambda run: f'<p class="result">{result(run)}</p>' + (note(state(run)) if state(run) else ""))
     def rows(names):
-        return [[text(name), *(text(run.config.get(name, "-")) for run in runs)] for name in names]
+        return [[text(name), *(short(run.config.get(name, "-"), 200) for run in runs)] for name in names]
 
     head = ["setting", *(run.label if len(runs) > 1 else "value" for run in runs)]
-    others = sorted({name for run in runs for name in run.config} - {*SETTINGS})
-    return (says + (table(head, rows(differ)) if differ else "")
-            + f"<details><summary>Settings</summary>{table(head, rows(SETTINGS))}"
-            f"<details><summary>All other settings</summary>{table(head, rows(others))}</details></details>")
+    shared = [name for name in SETTINGS if name not in differ and name in runs[0].config]
+    others = sorted({name for run in runs for name in run.config} - {*shared, *differ})
+    return (each(runs, lambda run: f'<p class="result">{result(run)}</p>' + (note(state(run)) if state(run) else ""))
+            + (table(head, rows(differ)) if differ else "") + '<ul class="chips">'
+            + "".join(f"<li>{name} <b>{short(runs[0].config[name])}</b></li>" for name in shared)
+            + f"</ul><details><summary>All other settings</summary>{table(head, rows(others))}</details>")
 
 
 # ---- 2. held-out accuracy
@@ -142,41 +134,43 @@ def overlaid(title, runs, keys, points, *axis, **more):
 
 def accuracy_charts(runs):
     def after(run, key):
-        return [(row["iteration"], 100 * row[key], 100 * row[f"{key}_ci"]) for row in run.evals if key in row]
+        return [(row["iteration"], 100 * row[key], 100 * (row.get(f"{key}_ci") or 0)) for row in run.evals
+                if row.get(key) is not None]
 
     return overlaid("Held-out accuracy", runs, {"mean": "sampled", "greedy": "greedy"}, after, "iteration", "%",
                     names={0: "base"})
 
 
+def name_of(iteration):
+    return f"iteration {iteration}" if iteration else "base"
+
+
 def levels(rows):
-    """{level: accuracy of the samples, percent} of held-out answers, in order of level."""
+    """{level: (accuracy of the samples, half-width of its interval)}, in percent, of held-out answers."""
     found = {}
     for row in rows:
         if row.get("level") is not None:
             found.setdefault(row["level"], []).append(100 * row["right"])
-    return {level: np.mean(found[level]) for level in sorted(found, key=lambda x: (isinstance(x, str), x))}
+    return {level: mean_and_ci(right) for level, right in found.items()}
 
 
 def level_chart(runs):
     """Accuracy by level: of each Solver of one run, or of the last of several."""
-    if len(runs) == 1:
-        sets = [("base" if i == 0 else f"iteration {i}", rows) for i, rows in runs[0].answers.items()]
-    else:
-        sets = [(run.label, run.answers[max(run.answers)]) for run in runs if run.answers]
-    by_level = [(label, levels(rows)) for label, rows in sets]
-    place = {level: i for i, level in enumerate(dict.fromkeys(level for _, found in by_level for level in found))}
-    series = [(label, i, False, [(place[level], y, 0) for level, y in found.items()])
+    by_level = [(name_of(i), levels(rows)) for i, rows in runs[0].answers.items()] if len(runs) == 1 else \
+        [(run.label, levels(run.answers[max(run.answers)])) for run in runs if run.answers]
+    all_levels = sorted({level for _, found in by_level for level in found}, key=lambda x: (isinstance(x, str), x))
+    series = [(label, i, False, [(x, *found[level]) for x, level in enumerate(all_levels) if level in found])
               for i, (label, found) in enumerate(by_level)]
-    return line_chart("Accuracy by level of difficulty", series, "level", "%", names={i: k for k, i in place.items()})
+    return line_chart("Accuracy by level", series, "level", "%", {x: str(one)[:12] for x, one in enumerate(all_levels)})
 
 
 def heldout_section(runs):
-    charts = grid([*accuracy_charts(runs), level_chart(runs)], "No held-out questions were answered (--heldout).")
+    charts = grid([*accuracy_charts(runs), level_chart(runs)], "No held-out questions were answered.")
     def rows(run):
         return [["base" if not row["iteration"] else row["iteration"], percent(row.get("mean"), row.get("mean_ci")),
                  percent(row.get("greedy"), row.get("greedy_ci")), percent(row.get("label_accuracy")),
                  percent(row.get("share")), percent(row["kept"] / row["pool"] if "kept" in row else None),
-                 percent(row.get("new")), percent(row.get("worked")), f"{row.get('completion_tokens', 0):.0f}"]
+                 percent(row.get("new")), percent(row.get("worked")), rounded(row.get("completion_tokens"))]
                 for row in run.evals]
 
     head = ["iteration", "held-out mean", "greedy", "labels right", "mean p", "kept", "new", "worked", "tokens"]
@@ -191,15 +185,18 @@ def heldout_section(runs):
 def over_steps(title, runs, phase, keys, scale=1, unit=""):
     """Charts of metrics {key: what it is called} over the steps of a phase in all iterations."""
     def by_step(run, key):
-        return [(i, scale * row[key], 0) for i, row in enumerate(run.of(phase), 1) if row.get(key) is not None]
+        return [(i, scale * row[key], 0) for i, row in enumerate(run.of(phase), 1) if row.get(key) is not None
+                and (key != "share" or row.get("valid") != 0)]  # without a question there is no p
 
-    starts = {i: f"iteration {row['iteration']}" for i, row in enumerate(runs[0].of(phase)) if i and row["step"] == 1}
-    return overlaid(title, runs, keys, by_step, f"step of the {phase.title()}", unit, marks=starts)
+    starts = [{i: name_of(row["iteration"]) for i, row in enumerate(run.of(phase)) if row["step"] == 1} for run in runs]
+    longest = max(starts, key=len)
+    marks = longest if all(one.items() <= longest.items() for one in starts) else {}
+    return overlaid(title, runs, keys, by_step, f"{phase.title()}'s step", unit, marks=marks)
 
 
 def reward_charts(runs):
     return over_steps("Reward of the Challenger", runs, "challenger",
-                      {"reward": "reward", "uncertainty": "r_unc", "penalty": "r_rep"})
+                      {"reward": "r_Q", "uncertainty": "r_unc", "penalty": "r_rep"})
 
 
 def share_charts(run):
@@ -215,9 +212,13 @@ def share_charts(run):
 
 
 def drop_chart(run):
-    rows = [(f"iteration {i}", Counter(row["dropped"] or "kept" for row in pool)) for i, pool in run.pools.items()]
-    shares = [(name, {reason: 100 * n / counts.total() for reason, n in counts.items()}) for name, counts in rows]
+    rows = [(name_of(i), Counter(row["dropped"] or "kept" for row in pool)) for i, pool in run.pools.items() if pool]
+    shares = [(name, {one: 100 * counts[one] / counts.total() for one in ("kept", *counts)}) for name, counts in rows]
     return stacked_bars("What became of the pool", shares, "% of the pool", first="kept")
+
+
+def no_pool(run):
+    return "The Solver learns from --train_file." if run.is_given else "No pool of questions is drawn yet."
 
 
 def challenger_section(runs):
@@ -225,11 +226,11 @@ def challenger_section(runs):
               *over_steps("Proposals in the right format", runs, "challenger", {"valid": ""}, 100, "%"),
               *over_steps("Mean p of the proposals", runs, "challenger", {"share": ""})]
     return grid(charts, "The Challenger made no step.") + each(runs, lambda run: grid(
-        [*share_charts(run), drop_chart(run)], "No questions were drawn yet.")) + note(
-        "Reward: the mean over a step's proposals; r_unc and r_rep are its parts, over those in the right format. p: "
-        "the share of the Solver's answers that are the majority. The band holds the p that the Solver learns from. "
-        "The first step shows the Challenger before its phase, answered by the Solver as the last iteration left it; "
-        "the pool shows it afterwards.")
+        [*share_charts(run), drop_chart(run)], no_pool(run))) + note(
+        "r_Q: the mean reward of a step's proposals; r_unc, uncertainty, and r_rep, penalty, are the means of its "
+        "parts over those in the right format. p: the share of the Solver's answers that are the majority. The band "
+        "holds the p that the Solver learns from. The first step shows the Challenger before its phase, answered by "
+        "the Solver as the last iteration left it; the pool shows it afterwards. Dotted lines: an iteration begins.")
 
 
 # ---- 4. the questions
@@ -248,21 +249,27 @@ def votes(row):
         found.setdefault(group, []).append(answer)
     ordered = sorted(found.values(), key=len, reverse=True)
     return [(" = ".join(map(str, dict.fromkeys(group))) if group[0] is not None else "no box", len(group),
-             row["majority"] in group) for group in ordered]
+             row["majority"] in group and row["share"] > 0) for group in ordered]
+
+
+def label_of(row):
+    """What is to be said of a question's label, as HTML; with the truth where it is known."""
+    label = "no label" if row["majority"] is None else f"label {short(row['majority'])}"
+    if row.get("truth") is None:
+        return label + (", not well posed" if "truth" in row else "")
+    if row.get("label_right", row["majority"] == row["truth"]):  # a run of an earlier version has no verdict
+        return f'{label} is <span class="right">true</span>'
+    false = "" if row["majority"] is None else ' is <span class="wrong">false</span>'
+    return f"{label}{false}, the truth is {short(row['truth'])}"
 
 
 def question_card(row, asked_in):
-    tags = [f"p = {row['share']:.2g}", row["dropped"] or "kept",
-            f"asked in iteration {asked_in}" if asked_in else "new"]
-    if "truth" in row:
-        right = row.get("label_right", row["majority"] == row["truth"])  # a run of an earlier version has no verdict
-        tags.append("not well posed" if row["truth"] is None else "label true" if right else
-                    f"label false, the truth is {row['truth']}")
-    chips = "".join(f'<li{" class=won" if won else ""}><bdi>{text(shortened(answer, 60))}</bdi> <b>&times;{n}</b></li>'
+    chips = "".join(f'<li{" class=won" if won else ""}>{short(answer)} <b>&times;{n}</b></li>'
                     for answer, n, won in votes(row))
-    label = "no label" if row["majority"] is None else f"label <bdi>{text(shortened(row['majority'], 60))}</bdi>"
-    return (f'<article><p class="model">{text(shortened(row["question"], 1000))}</p><ul class="votes">{chips}</ul>'
-            f'<p class="tags">{label} &middot; {" &middot; ".join(map(text, tags))}</p></article>')
+    tags = [label_of(row), f"p&nbsp;=&nbsp;{row['share']:.2g}", row["dropped"] or "kept",
+            f"asked in iteration {asked_in}" if asked_in else "new"]
+    return (f'<article><p class="model">{text(shortened(row["question"], 1000))}</p><ul class="chips">{chips}</ul>'
+            f'<p class="tags">{" &middot; ".join(tags)}</p></article>')
 
 
 def questions_of(run):
@@ -276,20 +283,21 @@ def questions_of(run):
         new = np.mean([words(row["question"]) not in asked_in for row in rows]) if rows else 0
         says = f"{len(rows)} of {len(pool)} in the right format; {100 * new:.0f} % of them new" if rows else \
             f"none of {len(pool)} proposals had the right format"
+        most = next(n for n in range(4, 13) if n == 12 or sum(min(n, len(some)) for some in kinds.values()) >= 12)
         cards = "".join(f'<h4>{kind} ({len(some)})</h4><div class="cards">' + "".join(
-            question_card(row, asked_in.get(words(row["question"]))) for row in spread(some, 4)) + "</div>"
+            question_card(row, asked_in.get(words(row["question"]))) for row in spread(some, most)) + "</div>"
             for kind, some in kinds.items() if some)
         parts.append(f"<details open><summary>Iteration {iteration}: {says}</summary>{cards}</details>")
         for row in rows:
             asked_in.setdefault(words(row["question"]), iteration)
-    return "".join(parts) or note("No pool of questions was drawn yet.")
+    return "".join(parts) or note(no_pool(run))
 
 
 # ---- 5. the same question, answered by each Solver
 
 
 def answers_of(run, most=40):
-    models = ["base" if i == 0 else f"iteration {i}" for i in run.answers]
+    models = [name_of(i) for i in run.answers]
     if not models:
         return note("The run holds no answers to held-out questions.")
     questions = [rows for rows in zip(*run.answers.values()) if all("text" in row for row in rows)]
@@ -299,24 +307,24 @@ def answers_of(run, most=40):
     for rows in [*spread(changed, most - 10), *spread(same, 10)]:
         verdicts = [("right", "&check;") if row["greedy_right"] else ("wrong", "&cross;") for row in rows]
         marks = "".join(f'<span class="{style}">{name} {mark}</span>' for name, (style, mark) in zip(models, verdicts))
-        columns = "".join(f'<div><h4>{name}, {100 * row["right"]:.0f} % of samples</h4>'
+        columns = "".join(f'<div><h4>{name}, {100 * row["right"]:.0f} % of samples right</h4>'
                           f'<p class="model">{text(row["text"])}</p></div>' for name, row in zip(models, rows))
-        question, gold = (text(shortened(rows[0][key], 600)) for key in ("question", "gold"))
-        cards.append(f'<details{"" if cards else " open"}><summary><bdi>{question}</bdi> <span class="tags">truth '
-                     f'<bdi>{gold}</bdi></span> {marks}</summary><div class="grid">{columns}</div></details>')
+        cards.append(f'<details{"" if cards else " open"}><summary>{short(rows[0]["question"], 600)} <span '
+                     f'class="tags">truth {short(rows[0]["gold"])}</span> {marks}</summary><div class="cards">{columns}'
+                     '</div></details>')
     return "".join(cards) + note(f"Greedy answers. {len(changed)} of the {len(questions)} questions with kept texts "
                                  f"changed between right and wrong; {len(cards)} are shown, those first.")
 
 
 # ---- 6. health
 
-HEALTH = {  # title of a chart: {metric: its name}
-    "entropy, nats": {"entropy": ""}, "KL to the phase's start, nats": {"kl": ""},
-    "clipped tokens": {"clip_low": "low", "clip_high": "high"}, "KL of sampler and trainer, nats": {"sampler_kl": ""},
-    "gradient norm": {"grad_norm": ""}, "completion, tokens": {"completion_tokens": "mean",
-                                                               "completion_tokens_max": "longest"},
-    "shares of completions": {"truncated": "truncated", "boxless": "boxless"},
-    "groups of equal rewards": {"equal_groups": ""}}
+HEALTH = (  # title of a chart, unit, scale, {metric: its name}
+    ("entropy", "nats", 1, {"entropy": ""}), ("KL to the phase's start", "nats", 1, {"kl": ""}),
+    ("clipped tokens", "%", 100, {"clip_low": "low", "clip_high": "high"}),
+    ("KL of sampler and trainer", "nats", 1, {"sampler_kl": ""}), ("gradient norm", "", 1, {"grad_norm": ""}),
+    ("completion", "tokens", 1, {"completion_tokens": "mean", "completion_tokens_max": "longest"}),
+    ("completions", "%", 100, {"truncated": "truncated", "boxless": "boxless answers"}),
+    ("groups of equal rewards", "%", 100, {"equal_groups": ""}))
 RULES = (  # metric, what the rule asks, whether a phase's values break it
     ("entropy", "should stay above 0.02 nats, else the policy no longer explores", lambda v: min(v) < 0.02),
     ("entropy", "should not double within a phase, else the policy grows random", lambda v: v[-1] > 2 * max(v[0], 0.5)),
@@ -337,23 +345,25 @@ def broken_rules(run):
     """A sentence for each rule that a phase broke."""
     found = []
     for phase, iteration in dict.fromkeys((row["phase"], row["iteration"]) for row in run.steps):
+        rows, where = run.of(phase, iteration), f"Iteration {iteration}, {phase.title()}: "
+        for metric in dict.fromkeys(key for row in rows for key, value in row.items() if value is None):
+            found.append(f"{where}{metric} is not a finite number in some step; it should be one.")
         for metric, rule, broken in RULES:
-            values = [row[metric] for row in run.of(phase, iteration) if row.get(metric) is not None]
+            values = [row[metric] for row in rows if row.get(metric) is not None]
             if values and broken(values):
-                found.append(f"Iteration {iteration}, {phase.title()}: {metric} went from {values[0]:.3g} to "
-                             f"{values[-1]:.3g} (between {min(values):.3g} and {max(values):.3g}); it {rule}.")
+                found.append(f"{where}{metric} went from {values[0]:.3g} to {values[-1]:.3g} (between "
+                             f"{min(values):.3g} and {max(values):.3g}); it {rule}.")
     return found
 
 
 def health_section(runs):
     def rules(run):
-        found = broken_rules(run)
-        return "<ul>" + "".join(f"<li>{text(says)}</li>" for says in found) + "</ul>" if found else note(
-            "Nothing is out of the ordinary.")
+        return "".join(f'<p class="wrong">{text(says)}</p>' for says in broken_rules(run)) or note(
+            "Nothing is out of the ordinary." if run.steps else "No step is made yet.")
 
-    charts = [chart for phase in ("challenger", "solver") for title, keys in HEALTH.items()
-              for chart in over_steps(f"{phase.title()}: {title}", runs, phase, keys)]
-    return each(runs, rules) + grid(charts, "No step was made.")
+    charts = [chart for phase in ("challenger", "solver") for title, unit, scale, keys in HEALTH
+              for chart in over_steps(f"{phase.title()}: {title}", runs, phase, keys, scale, unit)]
+    return each(runs, rules) + grid(charts, "There is nothing to draw.")
 
 
 # ---- 7. time, tokens, memory
@@ -362,32 +372,32 @@ PARTS = {"asking_seconds": "questions", "answering_seconds": "answers", "update_
 
 
 def times(run):
-    """[(name, {part of the time: minutes}, tokens, peak GB)] of each phase, in order."""
+    """[(name, {part of the time: minutes}, minutes in all, tokens, peak GB)] of each phase, in order."""
     found = []
     for iteration, phase in dict.fromkeys((row["iteration"], row["phase"]) for row in run.steps):
         rows = run.of(phase, iteration)
-        def total(key, rows=rows):
-            return sum(row.get(key, 0) for row in rows)
-
-        minutes = {name: total(key) / 60 for key, name in PARTS.items()}
-        minutes["other"] = total("seconds") / 60 - sum(minutes.values())
-        found.append((f"{iteration} {phase}" if iteration else "base", minutes, total("tokens"),
-                      max(row.get("peak_memory_gb", 0) for row in rows)))
+        seconds, tokens, *parts = (sum(row.get(key) or 0 for row in rows) for key in ("seconds", "tokens", *PARTS))
+        # Each is the maximum over processes, so that the parts of several may be more than the whole.
+        minutes = {name: part / 60 * min(1, seconds / (sum(parts) or 1)) for name, part in zip(PARTS.values(), parts)}
+        minutes["other"] = seconds / 60 - sum(minutes.values())
+        found.append((f"{iteration} {phase}" if iteration else "base", minutes, seconds / 60, tokens,
+                      max(row.get("peak_memory_gb") or 0 for row in rows)))
     return found
 
 
 def time_of(run):
     found = times(run)
-    if not found:
-        return note("No step was made.")
-    total = sum(sum(minutes.values()) for _, minutes, *_ in found)
-    rows = [[text(name), f"{sum(minutes.values()):.2f}", f"{100 * sum(minutes.values()) / total:.1f}", f"{tokens:,.0f}",
-             f"{tokens / sum(minutes.values()) / 60:,.0f}", f"{peak:.2f}"] for name, minutes, tokens, peak in found]
+    total = sum(spent for _, _, spent, *_ in found)
+    if not total:
+        return note("No time was counted yet.")
+    rows = [[text(name), f"{spent:.2f}", f"{100 * spent / total:.1f}", rounded(tokens),
+             rounded(tokens / spent / 60 if spent else None), f"{peak:.2f}"] for name, _, spent, tokens, peak in found]
     chart = stacked_bars("Where the time went", [(name, minutes) for name, minutes, *_ in found], "minutes")
-    return grid([chart], "No time was counted.") + table(
-        ["phase", "minutes", "% of time", "tokens", "tokens/s", "peak GB"], rows) + note(
+    untimed = ", nor are pools and held-out questions, which this run did not time." if not run.of("questions") and \
+        run.pools else "."
+    return grid([chart], "") + table(["phase", "minutes", "% of time", "tokens", "tokens/s", "peak GB"], rows) + note(
         f"{total:.1f} minutes in all: sampling of questions and answers, updates, and the rest (grading, the penalty's "
-        "distances). Start-up and saving of weights are not in it.")
+        f"distances). Start-up and saving of weights are not in it{untimed}")
 
 
 # ---- the page
