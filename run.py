@@ -232,6 +232,8 @@ class Run:
         kept = [row | {"label": row[cfg.labels]} for row in self.folder.questions(iteration)
                 if row["dropped"] is None and row[cfg.labels] is not None]
         if not kept:
+            if self.rank == 0:
+                self.write_page()  # it says that the run ended here
             file = self.folder.part("questions.jsonl", iteration)
             advice = "" if cfg.dry_run else ". Begin another --out with a lower --keep_low or more --pool"
             raise NoQuestions(f"iteration {iteration}: no question of {cfg.pool_draws} x {cfg.pool} was fit to learn "

@@ -8,6 +8,8 @@ from html.parser import HTMLParser
 import numpy as np
 
 from common import mean_and_ci, read_lines, write_lines
+from folder import read_run
+from report import page
 from rzero import PRESETS
 
 STEPS = {"challenger": 4, "solver": 5}
@@ -244,3 +246,8 @@ class Page(HTMLParser):
         found = [tips for name, tips in self.charts if name == title]
         assert len(found) == 1, f"{len(found)} of {title!r} in {[name for name, _ in self.charts]}"
         return found[0]
+
+
+def page_of(*folders):
+    """The `Page` of run folders."""
+    return Page(page([read_run(folder) for folder in folders]))

@@ -6,7 +6,7 @@ import zlib
 import pytest
 from browser import Browser, needs_chromium
 from run_folders import age, fail_in_format, write_run
-from test_report import hostile_run
+from test_page_states import hostile_run
 
 from report import write_page
 

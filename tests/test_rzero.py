@@ -302,3 +302,4 @@ def test_nothing_to_learn_from_stops_with_a_reason(tmp_path):
     run = Run(small(tmp_path / "run", keep_low=0.5, keep_high=0.5, answers=3, pool_answers=3, pool=4, pool_draws=1, challenger_steps=0))
     with pytest.raises(NoQuestions, match="no question of 1 x 4"):
         evolve(run)
+    assert "The run ended in iteration 1 of 1: none of the pool" in (tmp_path / "run" / "report.html").read_text()
