@@ -28,7 +28,7 @@ svg .title { font-size: 13px; font-weight: 600 } svg .soft { fill: var(--soft) }
 svg .grid { stroke: var(--line); stroke-width: 1 } svg .mark { stroke: var(--soft); stroke-dasharray: 2 3 }
 svg .line { fill: none; stroke: var(--c); stroke-width: 2; stroke-linejoin: round } svg .dash { stroke-dasharray: 5 3 }
 svg .dot, svg .bar { fill: var(--c) } svg .ci { stroke: var(--c); stroke-width: 1.5 }
-svg .faint { opacity: .45 } svg .hit { fill: transparent } svg .band { fill: var(--band) }
+svg .hit { fill: transparent } svg .band { fill: var(--band) }
 """
 
 

@@ -234,10 +234,11 @@ class Watch:
             return
         if self.cfg.dry_run:
             say(f"The loop is at its end, and all its files are in {self.folder.path}/ until the next dry run. "
-                     f"The run itself:\n    {real_run(sys.argv, os.environ.get('LOCAL_WORLD_SIZE'))}")
+                f"The run itself:\n    {real_run(sys.argv, os.environ.get('LOCAL_WORLD_SIZE'))}")
             return
         self.say_table()
-        say(f"percent (tokens: a mean count), +- 95 % intervals; all of it is in {self.folder.path}/")
+        say(f"percent (tokens: a mean count), +- 95 % intervals; all of it is in {self.folder.path}/, "
+            "where report.html shows it")
         if by_truth:
             say(f"label accuracy is known because the answers of the task {self.cfg.task} can be computed; no "
-                     "model learns from them")
+                "model learns from them")
