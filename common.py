@@ -42,7 +42,7 @@ def read_json(file):
     """The JSON object in `file`. Raises ValueError."""
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:  # not JSON, or not UTF-8
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or nested too deeply
         raise ValueError(f"{file} is not valid JSON: {error}") from None
     if not isinstance(value, dict):
         raise ValueError(f"{file} does not hold a JSON object")

@@ -22,8 +22,8 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
+from checkpoint import read_tensors, writing
 from common import rank_and_world, read_json, read_lines, write_lines, write_whole
-from model import read_tensors
 
 LOGGERS = "tensorboard", "wandb"  # the choices of --log, each the name of its package
 
@@ -208,8 +208,9 @@ class RunFolder:
             if config["dtype"] != "bfloat16":
                 partial = folder / "model.safetensors.partial"
                 tensors = {name: tensor.bfloat16() for _, name, tensor in read_tensors(folder)}
-                save_file(tensors, partial, metadata={"format": "pt"})
-                os.replace(partial, folder / "model.safetensors")
+                with writing(partial, folder, tensors):
+                    save_file(tensors, partial, metadata={"format": "pt"})
+                    os.replace(partial, folder / "model.safetensors")
                 write_whole(folder / "config.json", json.dumps(config | {"dtype": "bfloat16"}, indent=2) + "\n")
 
     def table(self):

@@ -12,17 +12,17 @@ import math
 import os
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from tokenizers import Tokenizer as HFTokenizer
 from torch import nn
 
-from common import read_json
+import checkpoint
+from checkpoint import read_tensors, resolve
+from common import free_memory, read_json
 
 FAMILIES = {  # what config.json does not say
     "qwen3": {"qk_norm": True, "qkv_bias": False},
@@ -53,31 +53,40 @@ class ModelConfig:
     @classmethod
     def from_dict(cls, raw):
         """Reads the fields of a Hugging Face config.json, as transformers 4 or 5 writes it. Raises ValueError for a
-        model_type, rope_type, activation or attention variant that the decoder does not have."""
-        family, rope = raw.get("model_type"), raw.get("rope_parameters") or raw.get("rope_scaling") or {}
-        kind = rope.get("rope_type", rope.get("type", "default"))
-        for key, value, known in (("model_type", family, FAMILIES), ("rope_type", kind, ("default", "llama3")),
-                                  ("hidden_act", raw.get("hidden_act", "silu"), ("silu",))):
-            if value not in known:
-                raise ValueError(f"{key} {value!r} is not supported; this decoder has {', '.join(known)}")
-        for key in ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"):
-            if kind == "llama3" and key not in rope:
-                raise ValueError(f"the rope scaling in config.json has no {key!r}")
+        field that is missing, of a wrong type or out of range (`checkpoint.FIELDS`), and for a model_type, rope_type,
+        activation or attention variant that the decoder does not have."""
+        family = checkpoint.supported("model_type", raw.get("model_type"), FAMILIES)
+        f = checkpoint.fields(raw, checkpoint.FIELDS)
+        rope = f["rope_parameters"] or f["rope_scaling"] or {}
+        kind = checkpoint.supported("rope_type", rope.get("rope_type", rope.get("type", "default")),
+                                    ("default", "llama3"))
+        checkpoint.supported("hidden_act", raw.get("hidden_act", "silu"), ("silu",))
         window = "use_sliding_window" if family.startswith("qwen") else "sliding_window"
         for key in (window, "mlp_bias") + (("attention_bias",) if family != "qwen2" else ()):
-            if raw.get(key):
+            if raw.get(key) not in (None, False):
                 raise ValueError(f"config.json sets {key}, which this decoder does not have")
-        try:
-            return cls(
-                vocab_size=raw["vocab_size"], width=raw["hidden_size"], layers=raw["num_hidden_layers"],
-                heads=raw["num_attention_heads"], kv_heads=raw.get("num_key_value_heads") or raw["num_attention_heads"],
-                head_dim=raw.get("head_dim") or raw["hidden_size"] // raw["num_attention_heads"],
-                ffn=raw["intermediate_size"], norm_eps=raw.get("rms_norm_eps", 1e-6),
-                rope_theta=rope.get("rope_theta") or raw.get("rope_theta", 10_000.0),
-                rope_scaling=rope if kind == "llama3" else None,
-                tied=raw.get("tie_word_embeddings", False), raw=raw, **FAMILIES[family])
-        except KeyError as missing:
-            raise ValueError(f"config.json has no {missing}") from None
+        scaling = checkpoint.fields(rope, checkpoint.LLAMA3 if kind == "llama3" else checkpoint.ROPE,
+                                    "the rope scaling in config.json")
+        heads, kv_heads = f["num_attention_heads"], f["num_key_value_heads"] or f["num_attention_heads"]
+        head_dim = f["head_dim"] or f["hidden_size"] // heads
+        if heads % kv_heads:
+            raise ValueError(f"config.json has {heads} query heads, no multiple of its {kv_heads} key/value heads")
+        if head_dim % 2 or not head_dim:
+            raise ValueError(f"config.json has heads of width {head_dim}, but rotary embedding turns pairs of channels")
+        if kind == "llama3" and scaling["low_freq_factor"] >= scaling["high_freq_factor"]:
+            raise ValueError("the rope scaling in config.json has a low_freq_factor not below its high_freq_factor")
+        return cls(vocab_size=f["vocab_size"], width=f["hidden_size"], layers=f["num_hidden_layers"], heads=heads,
+                   kv_heads=kv_heads, head_dim=head_dim, ffn=f["intermediate_size"], norm_eps=f["rms_norm_eps"],
+                   rope_theta=scaling["rope_theta"] or f["rope_theta"],
+                   rope_scaling=scaling if kind == "llama3" else None, tied=f["tie_word_embeddings"], raw=raw,
+                   **FAMILIES[family])
+
+    def shapes(self):
+        """{name: shape} of all weights. One block is built for all of them: a thousand take a while."""
+        with torch.device("meta"):
+            one = {name: list(p.shape) for name, p in Transformer(replace(self, layers=1)).named_parameters()}
+        return {name.replace("layers.0.", f"layers.{i}."): shape for name, shape in one.items()
+                for i in range(self.layers if name.startswith("layers.") else 1)}
 
     def block_parameters(self):
         """Number of weights in a block."""
@@ -233,99 +242,58 @@ def checkpoint_name(name):
     return name if name.startswith("lm_head.") else "model." + name
 
 
-def resolve(path, files=("*.json", "*.safetensors", "*.txt", "*.jinja")):
-    """The local folder of a model: `path` itself, or these files of a Hub id (`Qwen/Qwen3-4B-Base`), downloaded.
-    Raises FileNotFoundError when there is no such folder and the Hub does not give one."""
-    folder, name = Path(path), str(path)
-    if folder.is_dir():
-        return folder
-    if name.count("/") != 1 or name[0] in "./":
-        raise FileNotFoundError(f"no model folder {name!r}; give a Hugging Face folder or a Hub id "
-                                "(Qwen/Qwen3-4B-Base)")
-    from huggingface_hub import snapshot_download  # the only use of the network, and only for a Hub id
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=list(files)))
-    except Exception as error:  # errors of the Hub and of the connection share no base class
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise FileNotFoundError(f"no folder {name!r}, and the Hub did not give it: {reason}") from None
-
-
 def read_config(path):
     """The `ModelConfig` of a model folder. Raises FileNotFoundError or ValueError."""
-    file = Path(path) / "config.json"
-    if not file.is_file():
+    file = checkpoint.find(Path(path), "config.json", checkpoint.MAX_CONFIG)
+    if not file:
         raise FileNotFoundError(f"{path} has no config.json; is it a Hugging Face model folder?")
     return ModelConfig.from_dict(read_json(file))
 
 
-def read_tensors(folder):
-    """(file, name, tensor) for each tensor in the safetensors files of a folder: those its index names, or the one."""
-    index, files = folder / "model.safetensors.index.json", [folder / "model.safetensors"]
-    if index.is_file():
-        weight_map = read_json(index).get("weight_map")
-        if not isinstance(weight_map, dict):
-            raise ValueError(f"{index} has no weight_map")
-        files = [folder / name for name in sorted(set(map(str, weight_map.values())))]
-    for file in files:
-        if not file.is_file():
-            raise FileNotFoundError(f"{file} is missing")
-    for file in files:
-        try:
-            with safe_open(file, framework="pt", device="cpu") as tensors:
-                for name in tensors.keys():
-                    yield file, name, tensors.get_tensor(name)
-        except SafetensorError as error:
-            raise ValueError(f"{file} is not a whole safetensors file: {error}") from None
-
-
 def load(path, device="cpu", dtype=torch.float32):
     """Reads a Hugging Face folder or Hub id into a `Transformer` on `device` in `dtype`; dtype None keeps the file's.
-    The model is built without memory, on `meta`, and the files must hold each parameter once, in its shape. On the CPU,
-    tensors that keep their dtype stay mapped to the file, and all processes share that memory. Raises FileNotFoundError
-    for a missing file; ValueError for a broken one, an unsupported config, or a missing, extra or misshapen tensor."""
+    The model is built without memory, on `meta`, once the headers of the files hold each parameter in its shape. On the
+    CPU, tensors that keep their dtype stay mapped to the file, and all processes share that memory. Raises
+    FileNotFoundError for a missing file; ValueError for a broken one, an unsupported config, a missing, extra or
+    misshapen tensor, one with NaN or infinity, or a model larger than the memory."""
     folder = resolve(path)
+    config, device = read_config(folder), torch.device(device)
+    shapes = {checkpoint_name(name): shape for name, shape in config.shapes().items()}
+    embedding, head = "model.embed_tokens.weight", "lm_head.weight"
+    optional = {head: shapes[embedding]} if config.tied else {}  # a tied checkpoint may store its head too
+    checkpoint.check_shapes(folder, shapes | optional, optional)
+    needed, free = config.parameters() * dtype.itemsize if dtype else 0, free_memory(device)
+    if needed > free:
+        raise ValueError(f"{folder} takes {needed / 1e9:.3g} GB in {dtype}, and {device} has {free / 1e9:.3g} GB free")
+    tensors = {name: tensor.to(device=device, dtype=dtype) for _, name, tensor in read_tensors(folder)}
+    if config.tied and head in tensors and not tensors[head].equal(tensors[embedding]):
+        raise ValueError(f"{folder}: config.json ties the head to the embedding, but {head!r} differs from it")
     with torch.device("meta"):
-        model = Transformer(read_config(folder))
-    shapes, tensors = {checkpoint_name(name): list(p.shape) for name, p in model.named_parameters()}, {}
-    known = shapes | {"lm_head.weight": shapes["model.embed_tokens.weight"]}  # a tied checkpoint may store its head too
-    for file, name, tensor in read_tensors(folder):
-        if name not in known:
-            raise ValueError(f"{file} holds the tensor {name!r}, which this model does not have")
-        if list(tensor.shape) != known[name]:
-            raise ValueError(f"{file}: {name!r} has shape {list(tensor.shape)}, the config asks for {known[name]}")
-        if name in tensors:
-            raise ValueError(f"{file} holds the tensor {name!r}, which another file holds too")
-        tensors[name] = tensor.to(device=device, dtype=dtype)
-    missing = [name for name in shapes if name not in tensors]
-    if missing:
-        more = f" and {len(missing) - 1} more" if missing[1:] else ""
-        raise ValueError(f"{folder} lacks the tensor {missing[0]!r}{more}")
-    head, embedding = tensors.get("lm_head.weight"), tensors["model.embed_tokens.weight"]
-    if model.config.tied and head is not None and not torch.equal(head, embedding):
-        raise ValueError(f"{folder}: config.json ties the head to the embedding, but 'lm_head.weight' differs from it")
+        model = Transformer(config)
     model.load_state_dict({name: tensors[checkpoint_name(name)] for name, _ in model.named_parameters()}, assign=True)
     return model
 
 
 def save(model, path, tokenizer=None):
     """Writes `model` as a folder that `transformers` opens: config.json, model.safetensors, the tokenizer's files. The
-    folder appears whole or not at all. Raises FileExistsError when `path` is there already."""
+    folder appears whole or not at all. Raises FileExistsError when `path` is there already, OSError when the disk is
+    full."""
     path = Path(path)
     if path.exists():
         raise FileExistsError(f"{path} exists already")
     partial = path.with_name(path.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     state = {checkpoint_name(name): p.detach().cpu().contiguous() for name, p in model.named_parameters()}
-    save_file(state, partial / "model.safetensors", metadata={"format": "pt"})
     raw = {k: v for k, v in model.config.raw.items() if k != "torch_dtype"}
     raw["dtype"] = str(next(model.parameters()).dtype).removeprefix("torch.")
-    (partial / "config.json").write_text(json.dumps(raw, indent=2) + "\n")
-    for name in tokenizer.FILES if tokenizer else []:
-        if (tokenizer.folder / name).is_file():
-            shutil.copyfile(tokenizer.folder / name, partial / name)
-    os.replace(partial, path)
+    with checkpoint.writing(partial, path, state):
+        partial.mkdir(parents=True)
+        save_file(state, partial / "model.safetensors", metadata={"format": "pt"})
+        (partial / "config.json").write_text(json.dumps(raw, indent=2) + "\n")
+        for name in tokenizer.FILES if tokenizer else []:
+            if file := checkpoint.find(tokenizer.folder, name):
+                shutil.copyfile(file, partial / name)
+        os.replace(partial, path)
 
 
 class Tokenizer:
@@ -338,35 +306,32 @@ class Tokenizer:
     def __init__(self, path):
         """path: a model folder or Hub id. Raises FileNotFoundError or ValueError for a missing or broken file."""
         self.folder = resolve(path)
-        file = self.folder / "tokenizer.json"
-        if not file.is_file():
-            raise FileNotFoundError(f"{self.folder} has no tokenizer.json")
-        try:
-            self.inner = HFTokenizer.from_file(str(file))
-        except Exception as error:  # tokenizers raises a bare Exception
-            raise ValueError(f"{file} is not a tokenizer: {error}") from None
-        self.inner.encode_special_tokens = True  # as text: an "<|im_end|>" in a question must not end the turn
-        self.inner.no_truncation()
-        self.inner.no_padding()
+        for name in self.FILES:  # `save` copies them
+            checkpoint.find(self.folder, name, checkpoint.MAX_TOKENIZER)
+        self.inner, self.vocab_size = checkpoint.read_tokenizer(self.folder)  # special tokens included
         self.stop_ids = {i for i in map(self.inner.token_to_id, self.STOPS) if i is not None}
         if not self.stop_ids:
-            raise ValueError(f"{file} has none of the stop tokens {', '.join(self.STOPS)}")
+            raise ValueError(f"{self.folder}/tokenizer.json has none of the stop tokens {', '.join(self.STOPS)}")
         self.im_start, self.im_end = map(self.inner.token_to_id, ("<|im_start|>", "<|im_end|>"))
-        self.vocab_size = self.inner.get_vocab_size(with_added_tokens=True)  # special ones included
+
+    def _ids(self, text, special):
+        with checkpoint.tokenizing(f"{self.folder}/tokenizer.json cannot encode a text"):
+            return self.inner.encode(text, add_special_tokens=special).ids
 
     def encode(self, text):
         """Token ids of plain text; the names of special tokens in it are ordinary characters."""
-        return self.inner.encode(text, add_special_tokens=False).ids
+        return self._ids(text, special=False)
 
     def decode(self, ids):
         """The text of token ids (a list or an array), special tokens left out."""
-        return self.inner.decode(list(ids), skip_special_tokens=True)
+        with checkpoint.tokenizing(f"{self.folder}/tokenizer.json cannot decode tokens"):
+            return self.inner.decode(list(ids), skip_special_tokens=True)
 
     def chat(self, system, user):
         """Token ids of a conversation up to where the assistant begins to speak: ChatML, or where the vocabulary lacks
         it, the lines `system: ...` and `user: ...` (paper, appendix) behind the beginning-of-text token, if any."""
         if self.im_start is None or self.im_end is None:
-            return self.inner.encode(f"system: {system}\nuser: {user}", add_special_tokens=True).ids
+            return self._ids(f"system: {system}\nuser: {user}", special=True)
         return [self.im_start, *self.encode(f"system\n{system}"), self.im_end, *self.encode("\n"),
                 self.im_start, *self.encode(f"user\n{user}"), self.im_end, *self.encode("\n"),
                 self.im_start, *self.encode("assistant\n")]
@@ -399,8 +364,7 @@ logits = linear(x)               [B, T, V]     {head:32} [V, D]"""
 
 def describe(config):
     """The forward pass as text: each tensor with its shape and number of weights, then totals. It needs no weights."""
-    with torch.device("meta"):
-        sizes = {name.removeprefix("layers.0."): p.numel() for name, p in Transformer(config).named_parameters()}
+    sizes = {name.removeprefix("layers.0."): math.prod(shape) for name, shape in config.shapes().items()}
     head, lines = "(tied to the embedding)" if config.tied else "lm_head.weight", []
     for line in DESCRIPTION.format(**vars(config), head=head).splitlines():
         names = [word for word in line.split() if word.endswith((".weight", ".bias"))]

@@ -7,6 +7,7 @@ disk, tokens and hours per iteration.
 describe a machine of GPUs. Without --device_gb this one is measured; without --devices too, the rates that a run in
 --out has reached here take the place of what was measured. All other options are those of rzero.py."""
 
+import math
 import os
 import sys
 import timeit
@@ -19,7 +20,7 @@ import torch
 from common import DTYPES, Parser, compute_dtype, free_memory, parse_settings, read_json, read_lines, this_device
 from folder import columns, disk_needed
 from kernels.logprob import chunk_tokens
-from model import Transformer, read_config, resolve
+from model import read_config, resolve
 from pages import MAX_PREFILL_TOKENS, MEMORY_SHARE, PAGE_SIZE, PagedCache
 from rzero import PRESETS
 from watch import sizes
@@ -149,8 +150,7 @@ def host_memory(cfg, config, devices):
     of two. Pinned are weights and moments under `sampling`, weights and gradients under `true`, the moments not."""
     if cfg.offload == "false":
         return 0
-    with torch.device("meta"):
-        shards = [-(-4 * p.numel() // devices) for p in Transformer(config).parameters()]
+    shards = [-(-4 * math.prod(shape) // devices) for shape in config.shapes().values()]
     pinned = sum(2 ** (size - 1).bit_length() for size in shards)
     return 3 * pinned if cfg.offload == "sampling" else 2 * pinned + 2 * sum(shards)
 

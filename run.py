@@ -88,8 +88,10 @@ class Run:
         base = resolve(cfg.model)
         self.first = {"solver": base, "challenger": resolve(cfg.challenger) if cfg.challenger else base}
         self.sampler = Sampler.load(base, DTYPES[cfg.sampler_dtype], max_rows=cfg.max_rows, kv_gb=cfg.kv_gb or None)
-        if cfg.challenger and read_config(self.first["challenger"]) != self.sampler.model.config:
-            raise ValueError(f"--challenger {cfg.challenger} is a model of another shape than --model {cfg.model}")
+        if cfg.challenger:
+            if read_config(self.first["challenger"]) != self.sampler.model.config:
+                raise ValueError(f"--challenger {cfg.challenger} is a model of another shape than --model {cfg.model}")
+            self.weights("challenger", 0)  # which may be broken, and are not used before the first phase ends
         self.tokenizer = self.sampler.tokenizer
         self.matched = [number_kept(cfg.match_kept, i) for i in range(1, cfg.iterations + 1)] if cfg.match_kept else []
         self.rank, _ = rank_and_world()

@@ -85,8 +85,8 @@ class Sampler:
     def load(cls, path, dtype=None, **settings):
         """The sampler of a model folder or Hub id, on this process's device, in `dtype`; when not given, in bf16 on
         CUDA and fp32 elsewhere. settings: those of `__init__`."""
-        device = this_device()
-        return cls(load(path, device, dtype or compute_dtype(device)), Tokenizer(path), **settings)
+        device, tokenizer = this_device(), Tokenizer(path)  # before the weights: it is read sooner
+        return cls(load(path, device, dtype or compute_dtype(device)), tokenizer, **settings)
 
     @torch.inference_mode()  # a tenth faster than no_grad on the CPU
     def generate(self, prompts, n=1, max_tokens=256, temperature=1.0, top_p=1.0, top_k=0, seed=0, progress=None,

@@ -1,0 +1,287 @@
+"""Model folders, read and written: every check of a folder that needs no decoder.
+
+A folder may come from anyone, so it is data alone. Only JSON and safetensors files are read. No pickle is opened, no
+code of the folder is run (`auto_map` is ignored), and no file outside the folder is read, nor anything sent. A size is
+checked before anything of that size is allocated, and whatever is wrong ends in one line (OSError or ValueError)."""
+
+import json
+import math
+import re
+import reprlib
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from tokenizers import Tokenizer as HFTokenizer
+
+from common import read_json
+
+MAX_CONFIG, MAX_JSON, MAX_TOKENIZER = 1_000_000, 10_000_000, 32_000_000  # bytes; JSON takes up to 25 times that to read
+INDEX, PICKLES = "model.safetensors.index.json", ("*.bin", "*.pt", "*.pth", "*.ckpt")
+DTYPES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}  # of a safetensors file that are read, and their bytes
+TOKEN, PROBE = 1_000, "What is 17 + 25?\n"  # the most characters of a token; a text that a tokenizer must encode
+
+# config.json. Each field: its kind, the least and the most, and what null or a missing field means (`...`: an error).
+FIELDS = {
+    "vocab_size": (int, 1, 10_000_000, ...),
+    "hidden_size": (int, 1, 1_000_000, ...),
+    "num_hidden_layers": (int, 1, 1_000, ...),
+    "num_attention_heads": (int, 1, 10_000, ...),
+    "num_key_value_heads": (int, 1, 10_000, None),
+    "head_dim": (int, 2, 10_000, None),
+    "intermediate_size": (int, 1, 10_000_000, ...),
+    "rms_norm_eps": (float, 1e-12, 1, 1e-6),
+    "rope_theta": (float, 1, 1e12, 10_000.0),
+    "rope_parameters": (dict, None, None, None),
+    "rope_scaling": (dict, None, None, None),
+    "tie_word_embeddings": (bool, False, True, False),
+}
+ROPE = {"rope_theta": (float, 1, 1e12, None)}  # of rope_parameters or rope_scaling
+LLAMA3 = ROPE | {
+    "factor": (float, 1, 1e6, ...),
+    "low_freq_factor": (float, 1e-6, 1e6, ...),
+    "high_freq_factor": (float, 1e-6, 1e6, ...),
+    "original_max_position_embeddings": (float, 1, 1e9, ...),
+}
+KINDS = {int: "a whole number", float: "a number", bool: "true or false", dict: "an object"}
+
+SHORT = reprlib.Repr()
+SHORT.maxstring = SHORT.maxother = 100
+short = SHORT.repr  # what a folder says, as part of one line
+
+
+def fields(raw, table, where="config.json"):
+    """{field: value} of the fields in a table such as FIELDS. Raises ValueError naming a field that is missing, of
+    another kind, or out of range."""
+    values = {}
+    for name, (kind, least, most, default) in table.items():
+        value = values[name] = default if raw.get(name) is None else raw[name]
+        if value is ...:
+            raise ValueError(f"{where} has no {name!r}")
+        fits = type(value) in ((int, float) if kind is float else (kind,))
+        if value is not default and not (fits and (kind is dict or least <= value <= most)):
+            within = f" from {least:,} to {most:,}" if kind in (int, float) else ""
+            raise ValueError(f"{where}: {name} is {short(value)}, but must be {KINDS[kind]}{within}")
+    return values
+
+
+def supported(name, value, known):
+    """The value, which must be one of the known ones. Raises ValueError naming the field."""
+    if value not in [*known]:
+        raise ValueError(f"{name} {short(value)} is not supported; this decoder has {', '.join(known)}")
+    return value
+
+
+def resolve(path, files=("*.json", "*.safetensors", "*.txt", "*.jinja")):
+    """The local folder of a model: `path` itself, or these files of a Hub id (`Qwen/Qwen3-4B-Base`), downloaded.
+    Raises FileNotFoundError when there is no such folder and the Hub does not give one."""
+    folder, name = Path(path), str(path)
+    if folder.is_dir():
+        return folder
+    if name.count("/") != 1 or name[0] in "./":
+        raise FileNotFoundError(f"no model folder {name!r}; give a Hugging Face folder or a Hub id "
+                                "(Qwen/Qwen3-4B-Base)")
+    from huggingface_hub import snapshot_download  # the only use of the network, and only for a Hub id
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(files)))
+    except Exception as error:  # errors of the Hub and of the connection share no base class
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise FileNotFoundError(f"no folder {name!r}, and the Hub did not give it: {reason}") from None
+
+
+def find(folder, name, most=math.inf):
+    """The file `name` of a model folder, None if there is none. Raises ValueError where it has more than `most` bytes,
+    or is a link out of the folder. In the Hub's cache all files are links, to blobs of the model or of the cache."""
+    file = folder / name
+    if not file.is_file():
+        return None
+    home, real = folder.resolve(), file.resolve()
+    homes = [home]
+    if home.parent.name == "snapshots" and home.parents[1].name.startswith("models--"):
+        homes += [home.parents[1] / "blobs", home.parents[2] / "blobs"]
+    if not any(real.is_relative_to(home) for home in homes):
+        raise ValueError(f"{file} is a link out of the model folder, to {real}; copy the file there")
+    if (size := file.stat().st_size) > most:
+        raise ValueError(f"{file} has {size:,} bytes, more than the {most:,} that such a file may have")
+    return file
+
+
+def tensor_files(folder):
+    """The safetensors files of a folder: those that its index names, or model.safetensors."""
+    index, names = find(folder, INDEX, MAX_JSON), ["model.safetensors"]
+    if index:
+        weight_map = read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict):
+            raise ValueError(f"{index} has no weight_map")
+        for name in weight_map.values():
+            if not (isinstance(name, str) and name.isprintable() and Path(name).name == name
+                    and name.endswith(".safetensors")):
+                raise ValueError(f"{index} names {short(name)}, which is no safetensors file of its folder")
+        names = sorted(set(weight_map.values()))
+    files = [find(folder, name) for name in names]
+    if None in files:
+        pickle = next((file.name for pattern in PICKLES for file in folder.glob(pattern)), None)
+        raise FileNotFoundError(f"{folder / names[files.index(None)]} is missing" + (
+            f"; {short(pickle)} may be a pickle, which can run code and is never read: convert it to safetensors"
+            if pickle else ""))
+    return files
+
+
+def unique(pairs):
+    """A JSON object whose names differ."""
+    if len(entries := dict(pairs)) < len(pairs):
+        raise ValueError("a name is there twice")
+    return entries
+
+
+def read_header(file):
+    """{name: shape} of the tensors in a safetensors file, whose header is checked in full before the file is mapped.
+    Raises ValueError."""
+    def check(holds, why):
+        if not holds:
+            raise ValueError(f"{file} is not a whole safetensors file: {why}")
+
+    def whole(numbers, count):
+        return isinstance(numbers, list) and len(numbers) <= count and all(
+            type(n) is int and 0 <= n < 2**63 for n in numbers)
+
+    size = file.stat().st_size
+    with open(file, "rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        check(8 + length <= size, f"its header would have {length:,} bytes, the file has {size:,}")
+        check(length <= MAX_JSON, f"its header has {length:,} bytes, and may have {MAX_JSON:,}")
+        try:
+            header = json.loads(opened.read(length).decode(), object_pairs_hook=unique)
+        except (ValueError, RecursionError) as error:
+            check(False, f"its header is not valid JSON: {error}")
+    check(isinstance(header, dict), "its header is not a JSON object")
+    header.pop("__metadata__", None)
+    for name, entry in header.items():
+        says = f"{short(name)} has the entry {short(entry)}"
+        check(isinstance(entry, dict) and entry.keys() == {"dtype", "shape", "data_offsets"}, says)
+        check(whole(entry["shape"], 8) and whole(entry["data_offsets"], 2) and len(entry["data_offsets"]) == 2, says)
+        if entry["dtype"] not in [*DTYPES]:
+            raise ValueError(f"{file}: {short(name)} has dtype {short(entry['dtype'])}, but must be one of "
+                             f"{', '.join(DTYPES)}")
+    end = 0
+    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        offsets, shape = entry["data_offsets"], entry["shape"]
+        expected = [end, end := end + math.prod(shape) * DTYPES[entry["dtype"]]]
+        check(offsets == expected, f"{short(name)} has bytes {offsets}, its shape {shape} asks for {expected}")
+    check(end == size - 8 - length, f"its tensors end at byte {end:,} of {size - 8 - length:,}")
+    return {name: entry["shape"] for name, entry in header.items()}
+
+
+def read_tensors(folder):
+    """(file, name, tensor) for each tensor in the safetensors files of a folder, mapped to its file. Raises ValueError
+    naming a tensor with NaN or infinite weights; to look for these takes about 0.2 s a GB."""
+    for file in tensor_files(folder):
+        read_header(file)
+        try:
+            with safe_open(file, framework="pt", device="cpu") as tensors:
+                for name in tensors.keys():
+                    tensor = tensors.get_tensor(name)
+                    if tensor.numel() and not all(map(math.isfinite, tensor.aminmax())):
+                        raise ValueError(f"{file}: {short(name)} holds NaN or infinite weights")
+                    yield file, name, tensor
+        except SafetensorError as error:
+            raise ValueError(f"{file} is not a whole safetensors file: {error}") from None
+
+
+def check_shapes(folder, shapes, optional=()):
+    """Raises ValueError unless the headers of a folder hold each tensor of `shapes` {name: shape} once, in its shape,
+    and no other; those of `optional` may be missing."""
+    held = set()
+    for file in tensor_files(folder):
+        for name, shape in read_header(file).items():
+            if name not in shapes:
+                raise ValueError(f"{file} holds the tensor {short(name)}, which this model does not have")
+            if shape != shapes[name]:
+                raise ValueError(f"{file}: {name!r} has shape {shape}, the config asks for {shapes[name]}")
+            if name in held:
+                raise ValueError(f"{file} holds the tensor {name!r}, which another file holds too")
+            held.add(name)
+    missing = [name for name in shapes if name not in held and name not in optional]
+    if missing:
+        more = f" and {len(missing) - 1} more" if missing[1:] else ""
+        raise ValueError(f"{folder} lacks the tensor {missing[0]!r}{more}")
+
+
+@contextmanager
+def writing(partial, path, tensors):
+    """Around the writing of a file or folder `partial` that becomes `path`. A write that fails leaves nothing of it,
+    and is one OSError that says what the tensors take."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:  # safetensors has its own for a full disk
+        shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
+        size = sum(tensor.nbytes for tensor in tensors.values()) / 1e9
+        raise OSError(f"cannot write {path}, whose weights take {size:.3g} GB: {error}") from None
+
+
+@contextmanager
+def tokenizing(what):
+    """Around a call of the tokenizers library, which raises bare Exceptions, and BaseExceptions where its Rust code
+    panics. They become a ValueError that begins with `what`."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(f"{what}: {(str(error) or type(error).__name__).splitlines()[0][:300]}") from None
+
+
+def backtracks(pattern):
+    """Whether a regular expression may take exponential time: it refers back, quantifies a group that has a choice or
+    a quantifier in it, or has more than six quantifiers and choices in one alternative. (For what is left, Oniguruma
+    gives up after ten million steps.)"""
+    quantifiers = re.compile(r"(?:[*+?]|\{\d*,?\d*\})[+?]?")
+    text = re.sub(r"\\[pP]\{[^}]*\}|\\[^1-9kg]|\[(?:\\.|[^\]\\])*\]", "x", pattern, flags=re.DOTALL)
+    text = re.sub(r"\(\?[a-z-]+\)", "", re.sub(r"\(\?(?:[a-z-]*:|<?[=!]|>)", "(", text))
+    if "\\" in text or "(?" in text or len(text) > 10_000:
+        return True
+    while group := re.search(r"\(([^()]*)\)([*+{]?)", text):
+        choices = len(quantifiers.findall(group[1])) + ("|" in group[1])
+        if choices and group[2]:
+            return True
+        text = f"{text[:group.start()]}x{'x?' * choices}{group[2]}{text[group.end():]}"
+    return any(len(quantifiers.findall(alternative)) > 6 for alternative in text.split("|"))
+
+
+def check_parts(inner):
+    """Raises ValueError where a tokenizer's regular expressions may hang, or where it lengthens a text many times."""
+    for part in (inner.normalizer, inner.pre_tokenizer, inner.post_processor, inner.decoder):
+        found, longer = [json.loads(part.__getstate__())] if part else [], 0
+        while found:
+            node = found.pop()
+            if isinstance(node, dict):
+                if "Regex" in node and backtracks(node["Regex"]):
+                    raise ValueError(f"the regular expression {short(node['Regex'])} may take forever")
+                longer += node.get("type") in ("Replace", "Prepend")
+                if longer > 4 or len(node.get("content") or node.get("prepend") or "") > 4 or "precompiled" in str(
+                        node.get("type")).lower():
+                    raise ValueError(f"{short(node.get('type'))} may make a text much longer")
+            found += node if isinstance(node, list) else node.values() if isinstance(node, dict) else []
+
+
+def read_tokenizer(folder):
+    """(tokenizer, 1 + its largest id) of a folder's tokenizer.json, which encodes special tokens in a text as text.
+    Raises FileNotFoundError or ValueError."""
+    file = find(folder, "tokenizer.json", MAX_TOKENIZER)
+    if not file:
+        raise FileNotFoundError(f"{folder} has no tokenizer.json")
+    with tokenizing(f"{file} is not a tokenizer"):
+        inner = HFTokenizer.from_file(str(file))
+        inner.encode_special_tokens = True  # as text: an "<|im_end|>" in a question must not end the turn
+        inner.no_truncation()
+        inner.no_padding()
+        check_parts(inner)
+        vocabulary = inner.get_vocab(with_added_tokens=True)
+        if max(map(len, vocabulary), default=0) > TOKEN:
+            raise ValueError(f"a token has more than {TOKEN:,} characters")
+        ids = inner.encode(PROBE, add_special_tokens=True).ids  # the post-processor has ids of its own
+        if len(ids) > TOKEN:
+            raise ValueError(f"it makes {len(ids):,} tokens of {len(PROBE)} characters")
+    return inner, 1 + max([*vocabulary.values(), *ids], default=0)
