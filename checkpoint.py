@@ -139,29 +139,31 @@ def unique(pairs):
 def read_header(file):
     """{name: shape} of the tensors in a safetensors file, whose header is checked in full before the file is mapped.
     Raises ValueError."""
-    def check(holds, why):
-        if not holds:
-            raise ValueError(f"{file} is not a whole safetensors file: {why}")
+    def broken(why):
+        return ValueError(f"{file} is not a whole safetensors file: {why}")
 
-    def whole(numbers, count):
-        return isinstance(numbers, list) and len(numbers) <= count and all(
+    def whole(numbers, most):
+        return isinstance(numbers, list) and len(numbers) <= most and all(
             type(n) is int and 0 <= n < 2**63 for n in numbers)
 
     size = file.stat().st_size
     with open(file, "rb") as opened:
         length = int.from_bytes(opened.read(8), "little")
-        check(8 + length <= size, f"its header would have {length:,} bytes, the file has {size:,}")
-        check(length <= MAX_JSON, f"its header has {length:,} bytes, and may have {MAX_JSON:,}")
+        if 8 + length > size:
+            raise broken(f"its header would have {length:,} bytes, the file has {size:,}")
+        if length > MAX_JSON:
+            raise broken(f"its header has {length:,} bytes, and may have {MAX_JSON:,}")
         try:
             header = json.loads(opened.read(length).decode(), object_pairs_hook=unique)
         except (ValueError, RecursionError) as error:
-            check(False, f"its header is not valid JSON: {error}")
-    check(isinstance(header, dict), "its header is not a JSON object")
+            raise broken(f"its header is not valid JSON: {error}") from None
+    if not isinstance(header, dict):
+        raise broken("its header is not a JSON object")
     header.pop("__metadata__", None)
     for name, entry in header.items():
-        says = f"{short(name)} has the entry {short(entry)}"
-        check(isinstance(entry, dict) and entry.keys() == {"dtype", "shape", "data_offsets"}, says)
-        check(whole(entry["shape"], 8) and whole(entry["data_offsets"], 2) and len(entry["data_offsets"]) == 2, says)
+        if not (isinstance(entry, dict) and entry.keys() == {"dtype", "shape", "data_offsets"}
+                and whole(entry["shape"], 8) and whole(entry["data_offsets"], 2)):
+            raise broken(f"{short(name)} has the entry {short(entry)}")
         if entry["dtype"] not in [*DTYPES]:
             raise ValueError(f"{file}: {short(name)} has dtype {short(entry['dtype'])}, but must be one of "
                              f"{', '.join(DTYPES)}")
@@ -169,8 +171,10 @@ def read_header(file):
     for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         offsets, shape = entry["data_offsets"], entry["shape"]
         expected = [end, end := end + math.prod(shape) * DTYPES[entry["dtype"]]]
-        check(offsets == expected, f"{short(name)} has bytes {offsets}, its shape {shape} asks for {expected}")
-    check(end == size - 8 - length, f"its tensors end at byte {end:,} of {size - 8 - length:,}")
+        if offsets != expected:
+            raise broken(f"{short(name)} has bytes {offsets}, its shape {shape} asks for {expected}")
+    if end != size - 8 - length:
+        raise broken(f"its tensors end at byte {end:,} of {size - 8 - length:,}")
     return {name: entry["shape"] for name, entry in header.items()}
 
 
