@@ -9,7 +9,7 @@ import math
 import re
 import reprlib
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -220,7 +220,8 @@ def writing(partial, path, tensors):
     try:
         yield
     except (OSError, SafetensorError) as error:  # safetensors has its own for a full disk
-        shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
         size = sum(tensor.nbytes for tensor in tensors.values()) / 1e9
         raise OSError(f"cannot write {path}, whose weights take {size:.3g} GB: {error}") from None
 

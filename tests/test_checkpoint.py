@@ -142,7 +142,7 @@ def overlap(header):
     (entry(data_offsets=[0, 384]), "has bytes"), (entry(data_offsets=[10**15, 10**15 + 384]), "has bytes"),
     (entry(data_offsets=[-384, 0]), "entry"), (entry(data_offsets=[0.0, 384.0]), "entry"),
     (entry(data_offsets=["0", "384"]), "entry"), (entry(data_offsets=[384, 0]), "has bytes"),
-    (entry(data_offsets=[True, 384]), "entry"), (entry(data_offsets=[0]), "entry"), (entry(data_offsets=7), "entry"),
+    (entry(data_offsets=[True, 384]), "entry"), (entry(data_offsets=[0]), "has bytes"), (entry(data_offsets=7), "entry"),
     (entry(dtype="I32"), "has dtype 'I32', but must be one of F64, F32"), (entry(dtype="F8_E4M3"), "has dtype 'F8_E4M3'"),
     (entry(dtype="PICKLE"), "has dtype"), (entry(dtype=["F32"]), "has dtype"), (entry(dtype=None), "has dtype"),
     (entry(dtype="BF16"), "asks for"), (entry(shape=[97]), "asks for"), (entry(shape=[-96]), "entry"),
