@@ -214,16 +214,17 @@ def check_shapes(folder, shapes, optional=()):
 
 
 @contextmanager
-def writing(partial, path, tensors):
-    """Around the writing of a file or folder `partial` that becomes `path`. A write that fails leaves nothing of it,
-    and is one OSError that says what the tensors take."""
+def writing(partial, path, size, *errors):
+    """Around the writing of a file or folder `partial`, of `size` bytes, that becomes `path`. A write that fails, by an
+    OSError or one of these errors, leaves nothing of it and is an OSError in one line."""
     try:
         yield
-    except (OSError, SafetensorError) as error:  # safetensors has its own for a full disk
+    except (OSError, SafetensorError, *errors) as error:  # safetensors has its own for a full disk
         with suppress(OSError):
             shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
-        size = sum(tensor.nbytes for tensor in tensors.values()) / 1e9
-        raise OSError(f"cannot write {path}, whose weights take {size:.3g} GB: {error}") from None
+        free = shutil.disk_usage(next(p for p in path.absolute().parents if p.exists())).free
+        raise OSError(f"cannot write {path}, which takes {size / 1e6:,.1f} MB where {free / 1e6:,.1f} are free: "
+                      f"{str(error).strip().splitlines()[-1]}") from None
 
 
 @contextmanager

@@ -208,7 +208,7 @@ class RunFolder:
             if config["dtype"] != "bfloat16":
                 partial = folder / "model.safetensors.partial"
                 tensors = {name: tensor.bfloat16() for _, name, tensor in read_tensors(folder)}
-                with writing(partial, folder, tensors):
+                with writing(partial, folder, sum(tensor.nbytes for tensor in tensors.values())):
                     save_file(tensors, partial, metadata={"format": "pt"})
                     os.replace(partial, folder / "model.safetensors")
                 write_whole(folder / "config.json", json.dumps(config | {"dtype": "bfloat16"}, indent=2) + "\n")

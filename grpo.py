@@ -34,6 +34,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 
 from batches import Policy, common_prefix, example, micro_batches, pad
+from checkpoint import writing
 from common import barrier, compiled, compute_dtype, rank_and_world, require_least, require_one_of
 from model import Block, Transformer
 
@@ -370,15 +371,15 @@ class Trainer:
 
     def save_checkpoint(self, folder, step, keep=2):
         """Writes weights and moments to folder/step<step>, each process its shard, and removes all but the newest
-        `keep`. It appears whole or not at all. Several machines must share the folder's file system."""
+        `keep`. It appears whole, or not at all with an OSError. Several machines must share the folder's disk."""
         self.unpark()
-        path = Path(folder) / f"step{step:06d}"
-        unfinished = path.with_name(path.name + ".partial")
+        path, unfinished = (Path(folder) / f"step{step:06d}{end}" for end in ("", ".partial"))
         if self.rank == 0:
             shutil.rmtree(unfinished, ignore_errors=True)
         barrier()
         model, optimizer = get_state_dict(self.policy, self.optimizer)
-        with warnings.catch_warnings(action="ignore"):  # such as that there is one process only
+        size = 12 * self.policy.model.config.parameters()
+        with warnings.catch_warnings(action="ignore"), writing(unfinished, path, size, dcp.api.CheckpointException):
             dcp.save({"model": model, "optimizer": optimizer}, checkpoint_id=unfinished)
         barrier()
         if self.rank == 0:
@@ -388,8 +389,7 @@ class Trainer:
 
     def load_checkpoint(self, folder):
         """Reads the newest checkpoint in a folder, of any number of processes -> its step, 0 when there is none."""
-        found = checkpoints(folder)
-        if not found:
+        if not (found := checkpoints(folder)):
             return 0
         model, optimizer = get_state_dict(self.policy, self.optimizer)
         with warnings.catch_warnings(action="ignore"):  # such as that there is one process only

@@ -286,7 +286,7 @@ def save(model, path, tokenizer=None):
     state = {checkpoint_name(name): p.detach().cpu().contiguous() for name, p in model.named_parameters()}
     raw = {k: v for k, v in model.config.raw.items() if k != "torch_dtype"}
     raw["dtype"] = str(next(model.parameters()).dtype).removeprefix("torch.")
-    with checkpoint.writing(partial, path, state):
+    with checkpoint.writing(partial, path, sum(p.nbytes for p in state.values())):
         partial.mkdir(parents=True)
         save_file(state, partial / "model.safetensors", metadata={"format": "pt"})
         (partial / "config.json").write_text(json.dumps(raw, indent=2) + "\n")

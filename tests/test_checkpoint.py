@@ -25,6 +25,7 @@ import rzero
 import sample
 from checkpoint import FIELDS, LLAMA3, backtracks
 from folder import RunFolder
+from grpo import GRPOConfig, Trainer
 from model import ModelConfig, Tokenizer, load, read_config, save
 from sample import Sampler
 
@@ -440,7 +441,7 @@ def full_disk(*args, **kwargs):
 def test_a_write_that_fails_is_one_line_and_leaves_nothing(folder, tmp_path, monkeypatch, fail):
     loaded = load(folder)
     monkeypatch.setattr(model, "save_file", fail)
-    one_line(tmp_path / "new", "cannot write .*new, whose weights take 0.00155 GB: ", lambda path: save(loaded, path))
+    one_line(tmp_path / "new", "cannot write .*new, which takes 1.6 MB where .* are free: .*(No space|directory)", lambda path: save(loaded, path))
     assert [file.name for file in tmp_path.iterdir()] == ["m"]
 
 
@@ -449,7 +450,7 @@ def test_weights_that_do_not_shrink_stay_as_they_were(folder, tmp_path, monkeypa
     shutil.copytree(folder, part)
     before = (part / "model.safetensors").read_bytes()
     monkeypatch.setattr("folder.save_file", full_disk)
-    one_line(tmp_path / "run", "cannot write .*solver, whose weights take 0.000775 GB: .*No space",
+    one_line(tmp_path / "run", "cannot write .*solver, which takes 0.8 MB where .* free: .*No space",
              lambda path: RunFolder(path).shrink("solver", 2))
     assert (part / "model.safetensors").read_bytes() == before and load(part)
     assert not (part / "model.safetensors.partial").exists()
@@ -475,11 +476,20 @@ def test_a_full_disk_is_one_line_and_the_last_weights_stay(folder, small_disk):
         with open(small_disk / "filler", "wb") as file:
             room = os.statvfs(small_disk)
             file.write(bytes(max(0, room.f_bavail * room.f_frsize - left)))
-        one_line(small_disk / "iter2", "cannot write .*iter2, whose weights take 0.00155 GB: .*No space left on device",
+        one_line(small_disk / "iter2", "cannot write .*iter2, which takes 1.6 MB where [01].* are free: .*No space left on device",
                  lambda path: save(loaded, path, tokenizer))
         assert sorted(file.name for file in small_disk.iterdir()) == ["filler", "iter1"]
         (small_disk / "filler").unlink()
     assert load(small_disk / "iter1").state_dict().keys() == loaded.state_dict().keys()
+
+
+def test_a_checkpoint_on_a_full_disk_is_one_line_and_the_last_one_stays(folder, small_disk):
+    """AdamW's moments do not fit beside the weights."""
+    trainer = Trainer(load(folder), GRPOConfig(), 1e-3)
+    (small_disk / "step000001").mkdir()
+    one_line(small_disk, "cannot write .*step000002, which takes 4.7 MB where 2.1 are free: ",
+             lambda path: trainer.save_checkpoint(path, 2))
+    assert [file.name for file in small_disk.iterdir()] == ["step000001"]
 
 
 # ---- the commands
