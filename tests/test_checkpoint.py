@@ -157,7 +157,7 @@ def overlap(header):
     (lambda h: b"[" * 100_000, "not valid JSON"), (lambda h: b'{"a": 1, "a": 2}', "there twice"),
     (lambda h: b"{}", "end at byte 0 of 1,5"), (lambda h: print(h.pop("model.norm.weight")), "asks for|end at byte"),
     (lambda h: {f"t{i}": dict(dtype="F32", shape=[0], data_offsets=[0, 0]) for i in range(100_000)}, "end at byte|does not"),
-], ids=str)
+])
 def test_a_header_that_lies_is_one_line(folder, change, says):
     rewrite(folder, change)
     one_line(folder, says)
