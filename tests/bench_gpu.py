@@ -318,6 +318,7 @@ def iteration(size, report):
         subprocess.run([sys.executable, ROOT / "rzero.py", *flags], cwd=ROOT, check=True)
         report("an iteration on tiny", time.perf_counter() - start, "s")
         rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+        rows = [row for row in rows if row["phase"] in ("challenger", "solver")]
         evals = [json.loads(line) for line in (out / "eval.jsonl").read_text().splitlines()]
     if len(rows) != settings["challenger_steps"] + settings["solver_steps"]:
         raise RuntimeError(f"the run has {len(rows)} steps")
