@@ -56,6 +56,12 @@ def mean_and_ci(values):
     return float(values.mean()), float(1.96 * error)
 
 
+def evenly_spaced(items, limit):
+    """`limit` of the items, evenly spaced; all of them if there are no more."""
+    n = min(limit or len(items), len(items))
+    return [items[i * len(items) // n] for i in range(n)]
+
+
 class Lines:
     """What a progress bar writes to where no terminal is: each of its states becomes a line of stderr."""
 

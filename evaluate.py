@@ -32,6 +32,7 @@ from answers import compared_as_written
 from common import (
     Parser,
     barrier,
+    evenly_spaced,
     mean_and_ci,
     progress_bar,
     rank_and_world,
@@ -320,12 +321,6 @@ def chosen(args):
             "of_paper": of_paper, "system": task.solver_system, "total": max(benchmark.size, len(everything)),
             "questions": hashlib.sha256(json.dumps(questions).encode()).hexdigest()[:16]}
     return result
-
-
-def evenly_spaced(items, limit):
-    """`limit` of the items, evenly spaced; all of them if there are no more."""
-    n = min(limit or len(items), len(items))
-    return [items[i * len(items) // n] for i in range(n)]
 
 
 def answer_all(args, folder):

@@ -18,7 +18,7 @@ from string import Template
 import numpy as np
 
 from charts import STYLE, grid, histogram, line_chart, note, picture, stacked_bars, table, text
-from common import Parser, mean_and_ci, write_whole
+from common import Parser, evenly_spaced, mean_and_ci, write_whole
 from folder import percent as plain_percent
 from folder import read_run, shortened, words
 
@@ -236,12 +236,6 @@ def challenger_section(runs):
 # ---- 4. the questions
 
 
-def spread(rows, count):
-    """At most `count` rows, evenly spaced."""
-    n = min(count, len(rows))
-    return [rows[i * len(rows) // n] for i in range(n)]
-
-
 def votes(row):
     """[(answers counted together, how many, whether they won)] of a question, the most frequent first."""
     found = {}
@@ -285,7 +279,7 @@ def questions_of(run):
             f"none of {len(pool)} proposals had the right format"
         most = next(n for n in range(4, 13) if n == 12 or sum(min(n, len(some)) for some in kinds.values()) >= 12)
         cards = "".join(f'<h4>{kind} ({len(some)})</h4><div class="cards">' + "".join(
-            question_card(row, asked_in.get(words(row["question"]))) for row in spread(some, most)) + "</div>"
+            question_card(row, asked_in.get(words(row["question"]))) for row in evenly_spaced(some, most)) + "</div>"
             for kind, some in kinds.items() if some)
         parts.append(f"<details open><summary>Iteration {iteration}: {says}</summary>{cards}</details>")
         for row in rows:
@@ -304,7 +298,7 @@ def answers_of(run, most=40):
     changed = [rows for rows in questions if len({row["greedy_right"] for row in rows}) > 1]
     same = [rows for rows in questions if len({row["greedy_right"] for row in rows}) == 1]
     cards = []
-    for rows in [*spread(changed, most - 10), *spread(same, 10)]:
+    for rows in [*evenly_spaced(changed, most - 10), *evenly_spaced(same, 10)]:
         verdicts = [("right", "&check;") if row["greedy_right"] else ("wrong", "&cross;") for row in rows]
         marks = "".join(f'<span class="{style}">{name} {mark}</span>' for name, (style, mark) in zip(models, verdicts))
         columns = "".join(f'<div><h4>{name}, {100 * row["right"]:.0f} % of samples right</h4>'

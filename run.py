@@ -16,8 +16,8 @@ import torch
 import torch.distributed as dist
 
 from batches import Rollout
-from common import DTYPES, barrier, choose_threads, from_rank_0, rank_and_world, read_lines
-from evaluate import evenly_spaced, held_out
+from common import DTYPES, barrier, choose_threads, evenly_spaced, from_rank_0, rank_and_world, read_lines
+from evaluate import held_out
 from folder import RunFolder, checkpoints_kept, claim, clear_dry_run, require_logger, words
 from grpo import Trainer, copy_weights, group_advantages
 from model import load, read_config, resolve, save
