@@ -6,6 +6,7 @@ Each round of a fault runs the loop at its smallest in a folder of its own, does
 gives the same command again at once, and compares all that the run leaves with an undisturbed run. A round that was
 not survived is told with its folder, which is kept. The table at the end says how many were. It needs Linux (/proc)."""
 
+import gc
 import os
 import random
 import re
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -216,21 +218,20 @@ def damage(place, rng, references):
         wait(process, lambda: len(list(steps.glob("step??????"))) >= least)
         folder.kill("both", rng)
         process.wait()
-        files = [*max(steps.glob("step??????"), default=steps).glob("*")]
+        found = [*max(steps.glob("step??????"), default=steps).glob("*")]
         for weights in "challenger", "solver":
-            files += sorted(folder.out.glob(f"iter?/{weights}/model.safetensors"))[-1:]
-        file = rng.choice(sorted(files))
-        harm(file, rng)
+            found += sorted(folder.out.glob(f"iter?/{weights}/model.safetensors"))[-1:]
+        part = damaged(sorted(found), rng).parent.relative_to(folder.out)
         process = folder.finish()
-        part = file.parent.relative_to(folder.out)
         assert str(part) in text(process), f"{part}, which was damaged, is not named:\n{text(process)[-3000:]}"
         same(folder, reference)
     finally:
         folder.close()
 
 
-def harm(file, rng):
-    """Flips a random bit of a file, or cuts it at a random place."""
+def damaged(found, rng):
+    """Flips a random bit of one of the files, or cuts it at a random place -> the file."""
+    file = rng.choice(found)
     data = bytearray(file.read_bytes())
     i = rng.randrange(len(data))
     if rng.random() < 0.5:
@@ -238,6 +239,7 @@ def harm(file, rng):
     else:
         data[i] ^= 1 << rng.randrange(8)
     file.write_bytes(data)
+    return file
 
 
 def determinism(place, rng, references):
@@ -250,33 +252,37 @@ def determinism(place, rng, references):
 
 def soak(place, rng, references, iterations=30, first=10):
     """Many iterations in this process: memory, and the bytes that an iteration adds to the folder, grow by less than
-    2 % an iteration; no file handles, threads, child processes or shared memory are left."""
-    folder, seen = Folder(place, iterations=iterations, challenger_steps=1, solver_steps=1), []
-    measure = Run.measure
+    2 % an iteration from iteration `first` on; no handles, threads, child processes or shared memory are left."""
+    folder, measure, seen = Folder(place, iterations=iterations, challenger_steps=1, solver_steps=1), Run.measure, []
 
     def measured(run, iteration):
         measure(run, iteration)
-        size = sum(file.stat().st_size for file in files(folder.out))
+        gc.collect()
         resident = int(Path("/proc/self/statm").read_text().split()[1])
-        seen.append((resident, size, {what: sorted(os.listdir(where)) for what, where in (
-            ("file handles", "/proc/self/fd"), ("threads", "/proc/self/task"), ("shared memory", "/dev/shm"))}))
+        seen.append((resident, sum(file.stat().st_size for file in files(folder.out)), held()))
 
     Run.measure = measured
     try:
-        evolve(Run(Config(**{name: str(x) if isinstance(x, Path) else x for name, x in folder.settings.items()})))
+        with open(place / "0.log", "w", encoding="utf-8") as log, redirect_stdout(log):
+            evolve(Run(Config(**{name: str(x) if isinstance(x, Path) else x for name, x in folder.settings.items()})))
     finally:
         Run.measure = measure
     memory, sizes, left = zip(*seen)
     added = [b - a for a, b in zip(sizes, sizes[1:])]  # the first is of iteration 1
     for what, early, late in ("memory", memory[first], memory[-1]), ("the folder", added[first - 1], added[-1]):
         grown = (late / early - 1) / (iterations - first)
-        print(f"soak: {what} grows by {100 * grown:.2f} % an iteration")
+        print(f"soak: {what} grows by {100 * grown:.3f} % an iteration")
         assert grown < 0.02, f"{what} grows by {100 * grown:.1f} % an iteration"
-    for what in left[2]:
-        more = len(left[-1][what]) - len(left[2][what])
-        assert more <= 0, f"{more} more {what} at the end: {left[-1][what]}"
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
-    assert not children, f"processes {children} are left"
+    for what, early in left[2].items():
+        assert len(left[-1][what]) <= len(early), f"{what} after iteration 2: {early}, at the end: {left[-1][what]}"
+
+
+def held():
+    """What this process holds of the system, {kind: names}."""
+    me = str(os.getpid())
+    return {"file handles": os.listdir("/proc/self/fd"), "threads": os.listdir("/proc/self/task"),
+            "shared memory": [name for name in os.listdir("/dev/shm") if me in name],
+            "child processes": Path(f"/proc/self/task/{me}/children").read_text().split()}
 
 
 def models(place, rng, references):

@@ -121,9 +121,9 @@ def wait(process, condition, seconds=LIMIT):
     return True
 
 
-def all_gone(folder, since, seconds):
-    """Asserts that no worker lives `seconds` after `since`."""
-    while living := folder.workers():
+def all_gone(folder, since, seconds, those=None):
+    """Asserts that no worker, or none of those, lives `seconds` after `since`."""
+    while living := [pid for pid in folder.workers() if those is None or pid in those]:
         assert time.monotonic() < since + seconds, f"processes {living} live {seconds} s on"
         time.sleep(0.05)
 
