@@ -26,7 +26,6 @@ from math import comb
 from pathlib import Path
 
 import numpy as np
-import torch.distributed as dist
 
 from answers import compared_as_written
 from common import (
@@ -42,6 +41,7 @@ from common import (
     write_lines,
 )
 from folder import claim, columns, percent, refuse_other, shortened
+from guard import ending, hold
 from sample import Sampler
 from tasks import load_task
 from tasks.benchmarks import BENCHMARKS, GROUPS, OWN, PAPER, ByValue, benchmark_files, grader, read_questions
@@ -343,23 +343,14 @@ def answer_all(args, folder):
 def main():
     args = parse(sys.argv[1:])
     start_processes(alone=False)
-    rank, _ = rank_and_world()
     model = Path(args.model or "")
     folder = Path(args.out or f"runs/evaluate/{'-'.join((model.resolve() if model.is_dir() else model).parts[-3:])}")
-    try:
+    with ending("evaluate.py"), hold(folder):
         if not args.regrade:
             answer_all(args, folder)
-        if rank == 0:
+        if rank_and_world()[0] == 0:
             report(folder, args.regrade)
         barrier()  # gloo sometimes aborts if a process leaves while another still works
-    except (OSError, ValueError, FloatingPointError) as error:
-        told_by_rank_0 = rank and not isinstance(error, FloatingPointError)  # NaN may come in any one process
-        sys.exit(1 if told_by_rank_0 else f"evaluate.py: {error}")
-    except KeyboardInterrupt:
-        sys.exit("evaluate.py: interrupted; the same command resumes after the last finished question")
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@
     iter1/questions.jsonl                     the pool of questions, with their votes
     iter1/heldout.jsonl                       the held-out questions, and the Solver's answers; iter0/ is the base's
     iter1/solver.steps/                       checkpoints within a phase, removed at its end
+    iter1/solver.damaged/                     what did not equal its SHA256SUMS
+    lock.json                                 who works in the folder
     report.html                               all of it as a page, by report.py
     tensorboard/  wandb/  wandb.id            what --log wrote
 
@@ -22,8 +24,9 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from checkpoint import read_tensors, writing
+from checkpoint import SUMS, read_tensors, write_sums, writing
 from common import rank_and_world, read_json, read_lines, write_lines, write_whole
+from guard import LOCK
 
 LOGGERS = "tensorboard", "wandb"  # the choices of --log, each the name of its package
 
@@ -41,12 +44,18 @@ def claim(folder, settings, free=(), file="config.json"):
 
 
 def clear_dry_run(folder):
-    """Removes the folder of an earlier dry run. Raises ValueError where it is not a dry run's."""
-    if folder.exists():
-        config = folder / "config.json"
-        if any(folder.iterdir()) and not (config.is_file() and read_json(config).get("dry_run") is True):
-            raise ValueError(f"{folder} is where a dry run would be, but holds something else; choose another --out")
-        shutil.rmtree(folder)
+    """Empties the folder of an earlier dry run. Raises ValueError where it is not a dry run's."""
+    held = [path for path in folder.iterdir() if path.name != LOCK] if folder.exists() else []
+    config = folder / "config.json"
+    if held and not (config.is_file() and read_json(config).get("dry_run") is True):
+        raise ValueError(f"{folder} is where a dry run would be, but holds something else; choose another --out")
+    remove(held)
+
+
+def remove(paths):
+    """Removes files and folders."""
+    for path in paths:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def disk_needed(cfg, weights):
@@ -155,6 +164,9 @@ class RunFolder:
         for file in (self.metrics, self.evals):  # a killed process may leave half of a line that it was appending
             if self.writes and file.exists() and not (text := file.read_text(encoding="utf-8")).endswith("\n"):
                 write_whole(file, text[:text.rfind("\n") + 1])
+        if self.writes:  # and unfinished files, or the checkpoints of a finished phase
+            remove([*self.path.rglob("*.partial")])
+            remove(steps for steps in self.path.glob("iter*/*.steps") if steps.with_suffix("").exists())
 
     def part(self, name, iteration):
         """A part of an iteration: challenger, questions.jsonl, solver, heldout.jsonl."""
@@ -205,13 +217,15 @@ class RunFolder:
         in its last call keeps fp32."""
         for folder in (self.part(role, earlier) for earlier in range(1, iteration)):
             config = read_json(folder / "config.json")
-            if config["dtype"] != "bfloat16":
+            if config["dtype"] != "bfloat16" or not (folder / SUMS).exists():
                 partial = folder / "model.safetensors.partial"
                 tensors = {name: tensor.bfloat16() for _, name, tensor in read_tensors(folder)}
                 with writing(partial, folder, sum(tensor.nbytes for tensor in tensors.values())):
                     save_file(tensors, partial, metadata={"format": "pt"})
+                    (folder / SUMS).unlink(missing_ok=True)  # without it nothing is checked until all is replaced
                     os.replace(partial, folder / "model.safetensors")
                 write_whole(folder / "config.json", json.dumps(config | {"dtype": "bfloat16"}, indent=2) + "\n")
+                write_sums(folder)
 
     def table(self):
         """eval.jsonl as a table, in percent."""

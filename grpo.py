@@ -15,27 +15,23 @@ weights, gradients and AdamW's moments, and computes in bf16 on CUDA. One proces
 Shapes: G prompts (groups), N completions per prompt, B rows, T tokens of prompt and completion."""
 
 import math
-import os
-import shutil
 import time
-import warnings
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import nn
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 
 from batches import Policy, common_prefix, example, micro_batches, pad
-from checkpoint import writing
-from common import barrier, compiled, compute_dtype, rank_and_world, require_least, require_one_of
+from checkpoint import newest_checkpoint, read_shards, save_shards
+from common import compiled, compute_dtype, rank_and_world, require_least, require_one_of
 from model import Block, Transformer
 
 
@@ -145,6 +141,11 @@ def whole(x):
     return x.full_tensor() if isinstance(x, DTensor) else x
 
 
+def shard(x):
+    """This process's rows of a tensor that may be sharded."""
+    return x.to_local() if isinstance(x, DTensor) else x
+
+
 @torch.no_grad()
 def copy_weights(source, target):
     """Copies one `Transformer`'s weights into another, in the target's dtype and on its device. A source that a
@@ -210,11 +211,16 @@ class Trainer:
         policy.model.load_state_dict(state, assign=True)
         return policy
 
+    def _state(self):
+        """This process's shards of the weights and of AdamW's state -> {kind: {parameter: tensor}}."""
+        kinds = defaultdict(dict)
+        for name, p in self.policy.named_parameters():
+            for kind, x in ({"weight": p.detach()} | self.optimizer.state[p]).items():
+                kinds[kind][name] = shard(x)
+        return kinds
+
     def _storages(self):
-        """The memory of this process's shards of weights and moments."""
-        moments = (x for state in self.optimizer.state.values() for x in state.values())
-        local = (x.to_local() if isinstance(x, DTensor) else x for x in (*self.policy.parameters(), *moments))
-        return [x.untyped_storage() for x in local]
+        return [x.untyped_storage() for tensors in self._state().values() for x in tensors.values()]
 
     def park(self):
         """Moves weights and moments to host memory, where they wait while the device samples."""
@@ -369,39 +375,22 @@ class Trainer:
         model.load_state_dict(state, assign=True)
         return model
 
-    def save_checkpoint(self, folder, step, keep=2):
-        """Writes weights and moments to folder/step<step>, each process its shard, and removes all but the newest
-        `keep`. It appears whole, or not at all with an OSError. Several machines must share the folder's disk."""
+    def save_checkpoint(self, folder, keep=2):
+        """Writes weights and moments to folder/step<steps made>, and removes all but the newest `keep`. It appears
+        whole, or not at all with an OSError. All processes call it, and share the folder's disk."""
         self.unpark()
-        path, unfinished = (Path(folder) / f"step{step:06d}{end}" for end in ("", ".partial"))
-        if self.rank == 0:
-            shutil.rmtree(unfinished, ignore_errors=True)
-        barrier()
-        model, optimizer = get_state_dict(self.policy, self.optimizer)
-        size = 12 * self.policy.model.config.parameters()
-        with warnings.catch_warnings(action="ignore"), writing(unfinished, path, size, dcp.api.CheckpointException):
-            dcp.save({"model": model, "optimizer": optimizer}, checkpoint_id=unfinished)
-        barrier()
-        if self.rank == 0:
-            os.replace(unfinished, path)
-            for old in checkpoints(folder)[:-keep]:
-                shutil.rmtree(old)
+        save_shards(self._state(), Path(folder) / f"step{self.steps:06d}", keep)
 
     def load_checkpoint(self, folder):
-        """Reads the newest checkpoint in a folder, of any number of processes -> its step, 0 when there is none."""
-        if not (found := checkpoints(folder)):
-            return 0
-        model, optimizer = get_state_dict(self.policy, self.optimizer)
-        with warnings.catch_warnings(action="ignore"):  # such as that there is one process only
-            dcp.load({"model": model, "optimizer": optimizer}, checkpoint_id=found[-1])
-        set_state_dict(self.policy, self.optimizer, model_state_dict=model, optim_state_dict=optimizer)
-        self.steps = int(found[-1].name.removeprefix("step"))
+        """Reads the newest checkpoint in a folder, of any number of processes -> its step, 0 when there is none. One
+        that is damaged is named and set aside, and the one before it is read."""
+        if found := newest_checkpoint(folder):
+            for p in self.policy.parameters():
+                self.optimizer.state[p] = {"step": torch.zeros((), device=p.device),
+                                           "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+            read_shards(found, self._state())
+            self.steps = int(found.name.removeprefix("step"))
         return self.steps
-
-
-def checkpoints(folder):
-    """The finished checkpoints in a folder, oldest first."""
-    return sorted(p for p in Path(folder).glob("step*") if p.name.removeprefix("step").isdigit())
 
 
 def lesson():

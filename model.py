@@ -254,13 +254,15 @@ def load(path, device="cpu", dtype=torch.float32):
     """Reads a Hugging Face folder or Hub id into a `Transformer` on `device` in `dtype`; dtype None keeps the file's.
     The model is built without memory, on `meta`, once the headers of the files hold each parameter in its shape. On the
     CPU, tensors that keep their dtype stay mapped to the file, and all processes share that memory. Raises
-    FileNotFoundError for a missing file; ValueError for a broken one, an unsupported config, a missing, extra or
-    misshapen tensor, one with NaN or infinity, or a model larger than the memory."""
+    FileNotFoundError for a missing file; ValueError for a broken one, one that differs from the folder's SHA256SUMS, an
+    unsupported config, a missing, extra or misshapen tensor, one with NaN or infinity, or a model larger than the
+    memory."""
     folder = resolve(path)
     config, device = read_config(folder), torch.device(device)
     shapes = {checkpoint_name(name): shape for name, shape in config.shapes().items()}
     embedding, head = "model.embed_tokens.weight", "lm_head.weight"
     optional = {head: shapes[embedding]} if config.tied else {}  # a tied checkpoint may store its head too
+    checkpoint.check_sums(folder)
     checkpoint.check_shapes(folder, shapes | optional, optional)
     needed, free = config.parameters() * dtype.itemsize if dtype else 0, free_memory(device)
     if needed > free:
@@ -293,6 +295,7 @@ def save(model, path, tokenizer=None):
         for name in tokenizer.FILES if tokenizer else []:
             if file := checkpoint.find(tokenizer.folder, name):
                 shutil.copyfile(file, partial / name)
+        checkpoint.write_sums(partial)
         os.replace(partial, path)
 
 

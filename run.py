@@ -16,10 +16,12 @@ import torch
 import torch.distributed as dist
 
 from batches import Rollout
+from checkpoint import is_whole
 from common import DTYPES, barrier, choose_threads, evenly_spaced, from_rank_0, rank_and_world, read_lines
 from evaluate import held_out
 from folder import RunFolder, checkpoints_kept, claim, clear_dry_run, require_logger, words
 from grpo import Trainer, copy_weights, group_advantages
+from guard import SIGNALS, Stopped
 from model import load, read_config, resolve, save
 from report import write_page
 from sample import Sampler
@@ -34,7 +36,7 @@ MAY_CHANGE = ("iterations", "out", "max_rows", "kv_gb", "token_budget", "activat
 DRY_RUN_HELD_OUT = 8  # held-out questions of a dry run
 
 
-class NoQuestions(RuntimeError):
+class NoQuestions(ValueError):
     """The Challenger asked nothing that the Solver could learn from."""
 
 
@@ -106,8 +108,20 @@ class Run:
             print(sizes(cfg))
             checkpoints = checkpoints_kept(cfg, self.sampler.model.config.parameters(), self.folder.path)
         self.checkpoints_kept = from_rank_0(checkpoints)  # all processes save, so one look at the disk decides for all
-        self.trainer = None  # of the phase that is going on
+        self.trainer, self.checkpoints = None, None  # of the phase that is going on, and their folder
         self.begin()
+
+    def __enter__(self):
+        """From here on a signal waits until the sampler polls."""
+        SIGNALS.wait, self.sampler.poll = True, SIGNALS.poll
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        """Where a signal ends the run within a phase, saves the steps that are made."""
+        if kind is Stopped and self.trainer and self.trainer.steps and self.checkpoints_kept:
+            self.sampler.release()
+            self.trainer.save_checkpoint(self.checkpoints, self.checkpoints_kept)
+            error.advice = f"the same command goes on after step {self.trainer.steps} in {self.checkpoints}"
 
     def weights(self, role, iteration):
         """A role's weights after an iteration; on the CPU, in the memory of their file."""
@@ -180,23 +194,23 @@ class Run:
     def phase(self, role, iteration):
         """The steps of a phase that are still to be made, one `Step` at a time. The role starts from its last weights,
         or from the phase's last checkpoint; after the last step its weights are saved."""
-        cfg, checkpoints = self.cfg, self.folder.part(f"{role}.steps", iteration)
+        cfg, self.checkpoints = self.cfg, self.folder.part(f"{role}.steps", iteration)
         steps, lr, mini_batches, average_rows = (getattr(cfg, f"{role}_{name}") for name in (
             "steps", "lr", "mini_batches", "average_rows"))
         choose_threads(self.sampler.model.config.width)
         self.sampler.release()  # of the last part's cache, where the trainer is to live
         reference = self.start(role, iteration)
         trainer = self.trainer = Trainer(reference, cfg, lr, self.sampler.device, mini_batches, average_rows)
-        done = trainer.load_checkpoint(checkpoints)
+        done = trainer.load_checkpoint(self.checkpoints)
         self.folder.rewind(role, iteration, done)
         for index in range(done, steps):
             yield Step(self, reference, role, iteration, index)
             if self.checkpoints_kept and (index + 1) % cfg.checkpoint_every == 0 and index + 1 < steps:
-                trainer.save_checkpoint(checkpoints, index + 1, self.checkpoints_kept)
+                trainer.save_checkpoint(self.checkpoints, self.checkpoints_kept)
         model = trainer.gather()
         if self.rank == 0:
             save(model, self.folder.part(role, iteration), self.tokenizer)
-            shutil.rmtree(checkpoints, ignore_errors=True)
+            shutil.rmtree(self.checkpoints, ignore_errors=True)
             if cfg.role_dtype == "bf16":
                 self.folder.shrink(role, iteration)
         barrier()
@@ -205,8 +219,12 @@ class Run:
         self.watch.finished(role, iteration)
 
     def finished(self, part, iteration):
-        """Whether the folder holds a part of an iteration: challenger, questions.jsonl or solver."""
-        return self.folder.part(part, iteration).exists()
+        """Whether the folder holds a part of an iteration: challenger, questions.jsonl or solver. A role's newest
+        weights are checked; damaged ones are set aside, and their phase is made again."""
+        path = self.folder.part(part, iteration)
+        if not path.exists() or self.folder.part(part, iteration + 1).exists():
+            return path.exists()
+        return from_rank_0(self.rank == 0 and (path.is_file() or is_whole(path)))
 
     def write_questions(self, iteration, rows):
         """Writes the pool of questions, with the groups of their votes, and their true answers where these can be

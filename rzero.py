@@ -27,12 +27,12 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-import torch.distributed as dist
 
 from common import DTYPES, parse_settings, require_least, require_most, require_one_of, start_processes
 from folder import LOGGERS
 from grpo import GRPOConfig
-from run import NoQuestions, Run, vote_metrics
+from guard import ending, hold
+from run import Run, vote_metrics
 from tasks.similarity import average_linkage, bleu_distances
 
 
@@ -340,15 +340,10 @@ def smallest(cfg):
 def main():
     cfg = parse_settings("rzero.py", __doc__, PRESETS, sys.argv[1:])
     start_processes()
-    try:
-        evolve(Run(smallest(cfg) if cfg.dry_run else cfg))
-    except (NoQuestions, FloatingPointError, OSError, ValueError) as error:
-        sys.exit(f"rzero.py: {error}")
-    except KeyboardInterrupt:
-        sys.exit("rzero.py: interrupted; the same command goes on after the last finished part")
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+    with ending("rzero.py"):
+        cfg = smallest(cfg) if cfg.dry_run else cfg
+        with hold(cfg.out), Run(cfg) as run:
+            evolve(run)
 
 
 if __name__ == "__main__":

@@ -74,6 +74,7 @@ class Sampler:
         self.kv_bytes = kv_gb * 1e9 if kv_gb else np.inf
         self.cache, self.wanted, self.logits_BV, self.graphs, self.graph_width = None, 0, None, {}, 0
         self.preemptions = 0  # of the last call, in this process
+        self.poll = None  # a function to call between two tokens
         self.use_graphs = self.device.type == "cuda"
         self.burst = 8 if self.use_graphs else 1  # decode steps between two syncs; in a sync the GPU is idle
         merge_projections(model)
@@ -97,8 +98,9 @@ class Sampler:
         watch(i, j, tokens, ended): called as completion j of prompt i grows, with its tokens so far. keep(i, j,
         completion): called as it ends; what it returns takes the completion's place. Under torch.distributed each
         process draws a share of the rows and gets all completions. The bar, `watch` and `keep` see the rows of their
-        own process. Raises ValueError for an empty prompt, a setting out of range or a cache too small for one row, and
-        FloatingPointError, naming the row, when the model gives NaN."""
+        own process. What one process raises, all raise: ValueError for an empty prompt, a setting out of range or a
+        cache too small for one row; FloatingPointError, naming the row, when the model gives NaN; and what `poll`
+        raises."""
         limits = [max_tokens] * len(prompts) if isinstance(max_tokens, int) else list(max_tokens)
         check(prompts, n, limits, temperature, top_p, top_k)
         params = dict(temperature=temperature, top_p=top_p, top_k=top_k, seed=seed)
@@ -108,10 +110,18 @@ class Sampler:
                           bar_format="{desc}: {n_fmt} tokens, {rate_noinv_fmt}{postfix}") as bar:
             watch_row = watch and (lambda row, *state: watch(*divmod(row, n), *state))
             keep_row = (lambda row, c: keep(*divmod(row, n), c)) if keep else lambda row, c: c
-            done = self._run(groups, params, bar, watch_row, keep_row)
+            try:
+                done = self._run(groups, params, bar, watch_row, keep_row)
+            except (Exception, KeyboardInterrupt) as error:
+                if world == 1:
+                    raise
+                done = error  # the other processes would wait for this one's rows
         if world > 1:
             shares = [None] * world
             dist.all_gather_object(shares, done)
+            for share in shares:
+                if isinstance(share, BaseException):
+                    raise share
             done = {row: completion for share in shares for row, completion in share.items()}
         return [[done[i * n + j] for j in range(n)] for i in range(len(prompts))]
 
@@ -125,6 +135,8 @@ class Sampler:
         scheduler = Scheduler(groups, lanes, self._allocate_cache(groups, lanes), self.page_size, self.burst)
         rows, done = RowTensors(lanes, longest, self.device), {}
         while scheduler.waiting or len(scheduler.running):
+            if self.poll:
+                self.poll()
             self._admit(scheduler, rows)
             running, preempted = scheduler.grow()
             for lane, group in preempted:

@@ -308,7 +308,7 @@ def test_warm_up(warmup_steps, rates, tmp_path):
         assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(1e-3 * rate)
         assert weights(trainer.policy).equal(before) == (rate == 0)
         if step == 0:
-            trainer.save_checkpoint(tmp_path, 1)
+            trainer.save_checkpoint(tmp_path)
             resumed.load_checkpoint(tmp_path)
         else:
             resumed.step(some_rollouts(seed=step))

@@ -1,0 +1,235 @@
+"""What protects a run from the world around it: one process a run folder, an end in good order, no orphans.
+
+    with ending("rzero.py"), hold(folder):
+
+`ending` turns errors and signals into one line and an exit status. `hold` locks a folder, also against processes on
+other machines that share its disk: where the file system's own locks do not reach them, a heartbeat tells who lives."""
+
+import json
+import os
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import torch.distributed as dist
+
+from common import rank_and_world
+
+try:
+    import fcntl
+except ImportError:  # not a Unix
+    fcntl = None
+
+LOCK = "lock.json"
+BEAT, DEAD = 5, 60  # seconds between two heartbeats; without one for so long, an owner on another host is dead
+PATIENCE = 3  # seconds in which a process ends whose torchrun was killed
+STATUS = {signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (143, "terminated")}  # exit statuses as a shell has them
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal, args[0], asks the program to end. advice: how to go on."""
+
+    advice = "the same command goes on after the last finished part"
+
+
+class Signals:
+    """The signals that came. Each raises `Stopped` at once, or in the next `poll` while `wait` is true: an update must
+    be whole, and several processes must leave together."""
+
+    def __init__(self):
+        self.came, self.wait = [], False
+
+    def __call__(self, number, _):
+        self.came.append(number)
+        if not self.wait:
+            raise Stopped(number)
+
+    def poll(self):
+        """Raises `Stopped` if a signal came. The sampler calls it between two tokens."""
+        if self.came:
+            raise Stopped(self.came[0])
+
+
+SIGNALS = Signals()
+
+
+def say(line):
+    with suppress(OSError):  # the terminal may be gone
+        print(line, file=sys.stderr, flush=True)
+
+
+def abandon(why):
+    """Ends this process at once, from any thread."""
+    say(f"{Path(sys.argv[0]).name}: {why}")
+    os._exit(1)
+
+
+def repeat(check, seconds):
+    """Has a thread call `check` every so many seconds -> a function that ends this."""
+    ended = threading.Event()
+
+    def loop():
+        while not ended.wait(seconds):
+            check()
+
+    thread = threading.Thread(target=loop, daemon=True)
+    thread.start()
+    return lambda: (ended.set(), thread.join())
+
+
+# ---- the end of a program
+
+
+@contextmanager
+def ending(program):
+    """Around a command. An error that a user can mend becomes one line and exit status 1; SIGINT and SIGTERM become one
+    line and 130 or 143. Of several processes one says why, the others are silent. A process whose torchrun was killed
+    ends too, since the next one needs its folder."""
+    SIGNALS.came, SIGNALS.wait = [], False
+    before = {number: signal.signal(number, SIGNALS) for number in STATUS}
+    parent, (rank, world) = os.getppid(), rank_and_world()
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        repeat(lambda: os.getppid() == parent or abandon("its torchrun was killed; the same command goes on"), 0.5)
+    status, line = 0, ""
+    try:
+        yield
+    except Stopped as stopped:
+        SIGNALS.wait, (status, what) = True, STATUS[stopped.args[0]]
+        line = f"{program}: {what}; {stopped.advice}" if rank == 0 else ""
+    except Exception as error:
+        SIGNALS.wait, status, lost = True, 1, world > 1 and lost_another(error)
+        if lost:
+            line = f"{program}: lost the other processes: {str(error).splitlines()[0]}"
+        elif isinstance(error, OSError | ValueError | FloatingPointError):
+            line = f"{program}: {error}"
+        else:
+            line = traceback.format_exc().rstrip()
+        if (lost or rank) and signalled(within=10 if lost else 3):
+            line = ""  # torchrun ends this process because another has ended, which said why
+    if line:
+        report_to_torchrun(line)
+        say(line)
+    if status and world > 1:
+        sys.stdout.flush()
+        os._exit(status)  # at once, since the others wait; the end of a process group may wait too
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    if status:
+        sys.exit(status)
+
+
+def lost_another(error):
+    """Whether this error of a collective says that another process is gone. Gloo's are bare RuntimeErrors."""
+    return isinstance(error, dist.DistError) or isinstance(error, RuntimeError) and "gloo" in str(error).lower()
+
+
+def signalled(within):
+    """Whether a signal comes within some seconds."""
+    end = time.monotonic() + within
+    while not SIGNALS.came and time.monotonic() < end:
+        time.sleep(0.1)
+    return bool(SIGNALS.came)
+
+
+def report_to_torchrun(line):
+    """Has torchrun's own report, which comes last, hold the line too."""
+    if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        more = {"py_callstack": line, "timestamp": str(int(time.time()))}
+        Path(file).write_text(json.dumps({"message": {"message": line, "extraInfo": more}}))
+
+
+# ---- one process a folder
+
+
+@contextmanager
+def hold(folder):
+    """Holds a folder for this program, rank 0 for all its processes. A lock whose owner is dead is taken over. Raises
+    ValueError naming the owner where it lives, OSError where the folder cannot be written."""
+    if rank_and_world()[0]:
+        yield
+        return
+    path, end = Path(folder) / LOCK, time.monotonic() + PATIENCE
+    ours = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while not (file := take(path, ours)):
+            if time.monotonic() > end:
+                raise ValueError(f"{folder} is in use by {owner(path)}; end it, or choose another --out")
+            time.sleep(0.1)
+    except OSError as error:
+        raise OSError(f"cannot write the run folder {str(folder)!r}: {error.strerror}") from None
+    end_beats = repeat(lambda: beat(path, ours), BEAT)
+    try:
+        yield
+    finally:
+        end_beats()
+        with suppress(OSError):
+            path.read_text(encoding="utf-8") == ours and path.unlink()
+        file.close()
+        with suppress(OSError):
+            path.parent.rmdir()  # where nothing came of the run
+
+
+def take(path, ours):
+    """Writes `ours` to a lock file -> the open file, which holds the file system's lock; None where another has it."""
+    file, locked = open(path, "a+", encoding="utf-8"), bool(fcntl)
+    try:
+        if fcntl:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    except OSError:  # a file system without locks
+        locked = False
+    file.seek(0)
+    theirs = parsed(file.read())
+    # Where a lock is the host's own affair, only the heartbeat speaks for a process on another host.
+    lives = theirs and not (locked and theirs["host"] == socket.gethostname()) and silence(path) < DEAD
+    if lives or not path.exists() or os.fstat(file.fileno()).st_ino != path.stat().st_ino:  # its owner just removed it
+        file.close()
+        return None
+    file.truncate(0)
+    file.write(ours)
+    file.flush()
+    return file
+
+
+def parsed(text):
+    """What a lock file says: host, pid, since; None where that is not whole."""
+    with suppress(ValueError, AttributeError):
+        found = json.loads(text)
+        return {name: str(found.get(name)) for name in ("host", "pid", "since")}
+
+
+def silence(path):
+    """Seconds since a lock's last heartbeat, by the clock of its file system."""
+    with tempfile.TemporaryFile(dir=path.parent) as now:
+        return os.fstat(now.fileno()).st_mtime - path.stat().st_mtime
+
+
+def owner(path):
+    """Who holds a lock, in words."""
+    theirs = parsed(path.read_text(encoding="utf-8", errors="replace")) or dict.fromkeys(("host", "pid", "since"), "?")
+    quiet = silence(path)
+    return (f"process {theirs['pid']} on {theirs['host']}, since {theirs['since']}, last heard of {quiet:.0f} s ago"
+            + f" (a dead one's lock is free after {DEAD} s)" * (theirs["host"] != socket.gethostname()))
+
+
+def beat(path, ours):
+    """A heartbeat. Ends this process where the lock is its own no more: it would write into another's folder."""
+    try:
+        if path.read_text(encoding="utf-8") != ours:
+            abandon(f"{path} is now held by {owner(path)}")
+        os.utime(path)
+    except FileNotFoundError:
+        abandon(f"{path} is gone, and perhaps the folder with it; what was finished there is whole")
+    except OSError:  # such as a disk of another machine that is away for a moment
+        pass
