@@ -83,8 +83,9 @@ def kills(place, rng, references):
 
 def writes(place, rng, references):
     """SIGKILL of a rank just before a change of a file, drawn from all changes, then perhaps again as it goes on."""
-    folder = Folder(place, rng.choice([0, 1, 2]))
-    reference, _, changes = references(folder.processes)
+    more = rng.choice([{}, {"role_dtype": "bf16"}])  # which rewrites older weights
+    folder = Folder(place, rng.choice([0, 1, 2]), **more)
+    reference, _, changes = references(folder.processes, **more)
     try:
         for n in [rng.randint(1, changes)] + [rng.randint(1, 20)] * rng.randrange(3):
             folder.fails_at("kill", 0, n).wait(LIMIT)
@@ -218,7 +219,7 @@ def damage(place, rng, references):
         wait(process, lambda: len(list(steps.glob("step??????"))) >= least)
         folder.kill("both", rng)
         process.wait()
-        found = [*max(steps.glob("step??????"), default=steps).glob("*")]
+        found = [*max(steps.glob("step??????"), default=steps).glob("*.safetensors")]
         for weights in "challenger", "solver":
             found += sorted(folder.out.glob(f"iter?/{weights}/model.safetensors"))[-1:]
         part = damaged(sorted(found), rng).parent.relative_to(folder.out)

@@ -143,7 +143,7 @@ def timeless(rows):
 def differences(ours, theirs):
     """The files in which a run folder differs from another: missing, more, or not byte for byte the same, times aside.
     The settings hold the folder's own name; the report, times."""
-    a, b = ({str(file.relative_to(folder)): file for file in files(folder) if ".broken" not in str(file)}
+    a, b = ({str(file.relative_to(folder)): file for file in files(folder) if ".damaged" not in str(file)}
             for folder in (ours, theirs))
     found = [f"{name} {'is missing' if name in b else 'is left'}" for name in sorted(set(a) ^ set(b))]
     for name in sorted(set(a) & set(b) - {"config.json", "report.html"}):
