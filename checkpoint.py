@@ -7,7 +7,6 @@ checked before anything of that size is allocated, and whatever is wrong ends in
 import json
 import math
 import re
-import reprlib
 import shutil
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer as HFTokenizer
 
-from common import read_json
+from common import read_json, short
 
 MAX_CONFIG, MAX_JSON, MAX_TOKENIZER = 1_000_000, 10_000_000, 32_000_000  # bytes; JSON takes up to 25 times that to read
 INDEX, PICKLES = "model.safetensors.index.json", ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -31,6 +30,7 @@ FIELDS = {
     "num_key_value_heads": (int, 1, 10_000, None),
     "head_dim": (int, 2, 10_000, None),
     "intermediate_size": (int, 1, 10_000_000, ...),
+    "max_position_embeddings": (int, 1, 1_000_000_000, math.inf),
     "rms_norm_eps": (float, 1e-12, 1, 1e-6),
     "rope_theta": (float, 1, 1e12, 10_000.0),
     "rope_parameters": (dict, None, None, None),
@@ -45,10 +45,6 @@ LLAMA3 = ROPE | {
     "original_max_position_embeddings": (float, 1, 1e9, ...),
 }
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", dict: "an object"}
-
-SHORT = reprlib.Repr()
-SHORT.maxstring = SHORT.maxother = 100
-short = SHORT.repr  # what a folder says, as part of one line
 
 
 def fields(raw, table, where="config.json"):
