@@ -38,6 +38,7 @@ from common import (
     rank_and_world,
     read_json,
     read_lines,
+    short,
     start_processes,
     write_lines,
 )
@@ -85,12 +86,17 @@ def ask(sampler, task, questions, *, samples, max_tokens, seed, progress=None, k
     """Asks each question `samples` times at temperature 1, or once greedily if 0 -> rows, one a completion, in order. A
     row is a dict: question and sample (their indices), text, tokens (how many), finished (by a stop token), gold,
     grading, options, answer, right. progress: the label of the progress bar. keep: a file for the rows. With it, each
-    completion is written as it ends, to a part file of its process; another call asks only what is missing."""
+    completion is written as it ends, to a part file of its process; another call asks only what is missing. Raises
+    ValueError for a question that fills the model's context."""
     if keep and keep.exists():
         return read_lines(keep)
     n = max(samples, 1)
     sampling = dict(n=n, temperature=1.0, seed=seed) if samples else dict(temperature=0)
     prompts = [sampler.tokenizer.chat(task.solver_system, q.question) for q in questions]
+    for q, prompt in zip(questions, prompts):
+        if len(prompt) >= sampler.model.config.context:
+            raise ValueError(f"a prompt of {len(prompt):,} tokens leaves no room for an answer in the model's context "
+                             f"of {sampler.model.config.context:,}: the question {short(q.question)}")
 
     def row(i, j, c):
         q = questions[i]
