@@ -14,7 +14,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer as HFTokenizer
 
-from common import read_json, short
+from common import printable, read_json, short
 
 MAX_CONFIG, MAX_JSON, MAX_TOKENIZER = 1_000_000, 10_000_000, 32_000_000  # bytes; JSON takes up to 25 times that to read
 INDEX, PICKLES = "model.safetensors.index.json", ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -232,7 +232,8 @@ def tokenizing(what):
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        raise ValueError(f"{what}: {(str(error) or type(error).__name__).splitlines()[0][:300]}") from None
+        said = printable(str(error) or type(error).__name__).splitlines()[0]  # it may quote the folder
+        raise ValueError(f"{what}: {said[:300]}") from None
 
 
 def backtracks(pattern):

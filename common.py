@@ -68,8 +68,8 @@ def read_json(file):
 
 
 def printable(text):
-    """What a terminal may show of a text that anyone wrote: of each character that could act on it (control, zero
-    width, direction of writing) a space, of one that its encoding lacks a `?`."""
+    """A text as a terminal may show it: control characters, those without a width and those that turn the direction of
+    writing become spaces, and what its encoding lacks a `?`."""
     encoding = sys.stdout.encoding or "utf-8"
     shown = "".join(c if c.isprintable() or c in "\n\t" else " " for c in text)
     return shown.encode(encoding, "replace").decode(encoding)

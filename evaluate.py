@@ -20,7 +20,7 @@ import hashlib
 import json
 import sys
 from collections import Counter
-from contextlib import suppress
+from functools import partial
 from itertools import groupby
 from math import comb
 from pathlib import Path
@@ -38,11 +38,10 @@ from common import (
     rank_and_world,
     read_json,
     read_lines,
-    short,
     start_processes,
     write_lines,
 )
-from folder import claim, columns, percent, refuse_other, shortened
+from folder import claim, columns, percent, read_rows, refuse_other, shortened
 from sample import Sampler
 from tasks import load_task
 from tasks.benchmarks import BENCHMARKS, GROUPS, OWN, PAPER, ByValue, benchmark_files, grader, read_questions
@@ -67,12 +66,7 @@ class PartFiles:
 
     def rows(self):
         """{(question, sample): row} of all part files."""
-        rows = {}
-        for line in (line for path in self.paths() for line in path.read_text(encoding="utf-8").split("\n")):
-            with suppress(json.JSONDecodeError):  # an unfinished line
-                row = json.loads(line)
-                rows[row["question"], row["sample"]] = row
-        return rows
+        return {(row["question"], row["sample"]): row for path in self.paths() for row in read_rows(path)}
 
     def join(self):
         """Makes `file` of the parts, in order."""
@@ -86,17 +80,12 @@ def ask(sampler, task, questions, *, samples, max_tokens, seed, progress=None, k
     """Asks each question `samples` times at temperature 1, or once greedily if 0 -> rows, one a completion, in order. A
     row is a dict: question and sample (their indices), text, tokens (how many), finished (by a stop token), gold,
     grading, options, answer, right. progress: the label of the progress bar. keep: a file for the rows. With it, each
-    completion is written as it ends, to a part file of its process; another call asks only what is missing. Raises
-    ValueError for a question that fills the model's context."""
+    completion is written as it ends, to a part file of its process; another call asks only what is missing."""
     if keep and keep.exists():
         return read_lines(keep)
     n = max(samples, 1)
     sampling = dict(n=n, temperature=1.0, seed=seed) if samples else dict(temperature=0)
     prompts = [sampler.tokenizer.chat(task.solver_system, q.question) for q in questions]
-    for q, prompt in zip(questions, prompts):
-        if len(prompt) >= sampler.model.config.context:
-            raise ValueError(f"a prompt of {len(prompt):,} tokens leaves no room for an answer in the model's context "
-                             f"of {sampler.model.config.context:,}: the question {short(q.question)}")
 
     def row(i, j, c):
         q = questions[i]
@@ -341,6 +330,9 @@ def answer_all(args, folder):
     sampler = Sampler.load(args.model, max_rows=args.max_rows, kv_gb=args.kv_gb)
     if rank_and_world()[0] == 0:
         claim(folder, settings, free=("benchmarks",), file="settings.json")
+    for name, (task, questions, _) in benchmarks.items():
+        prompt_of = partial(sampler.tokenizer.chat, task.solver_system)
+        sampler.require_room(name, [q.question for q in questions], prompt_of, max_tokens=1)
     for name, (task, questions, asked) in benchmarks.items():
         ask(sampler, task, questions, samples=asked["samples"], max_tokens=asked["max_tokens"], seed=args.seed,
             keep=folder / f"{name}.jsonl")

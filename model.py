@@ -316,8 +316,8 @@ class Tokenizer:
         self.im_start, self.im_end = map(self.inner.token_to_id, ("<|im_start|>", "<|im_end|>"))
 
     def _ids(self, text, special):
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # half of a surrogate pair: U+FFFD
         with checkpoint.tokenizing(f"{self.folder}/tokenizer.json cannot encode a text"):
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # U+FFFD for half of a pair
             return self.inner.encode(text, add_special_tokens=special).ids
 
     def encode(self, text):

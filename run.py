@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 from batches import Rollout
-from common import DTYPES, barrier, choose_threads, evenly_spaced, from_rank_0, rank_and_world, read_lines, read_rows
+from common import DTYPES, barrier, choose_threads, evenly_spaced, from_rank_0, rank_and_world, read_lines
 from evaluate import held_out
 from folder import RunFolder, checkpoints_kept, claim, clear_dry_run, require_logger, words
 from grpo import Trainer, copy_weights, group_advantages
@@ -93,7 +93,10 @@ class Run:
                 raise ValueError(f"--challenger {cfg.challenger} is a model of another shape than --model {cfg.model}")
             self.weights("challenger", 0)  # which may be broken, and are not used before the first phase ends
         self.tokenizer = self.sampler.tokenizer
-        self.require_room()
+        room = self.sampler.require_room
+        room(cfg.heldout, [q.question for q in self.heldout], self.solver_prompt, cfg.max_answer_tokens)
+        room(cfg.train_file, [row["question"] for row in self.given], self.solver_prompt, cfg.max_answer_tokens)
+        room(cfg.context, self.contexts, self.challenger_prompt, cfg.max_question_tokens)
         self.matched = [number_kept(cfg.match_kept, i) for i in range(1, cfg.iterations + 1)] if cfg.match_kept else []
         self.rank, _ = rank_and_world()
         if cfg.dry_run and self.rank == 0:
@@ -129,20 +132,6 @@ class Run:
 
     def challenger_prompt(self, context=None):
         return self.tokenizer.chat(*self.task.challenger_messages(context))
-
-    def require_room(self):
-        """Raises ValueError naming a text of a file whose prompt, with the longest completion, exceeds the model's
-        context. Of each file the thousand longest texts are looked at."""
-        cfg, context = self.cfg, self.sampler.model.config.context
-        questions = {where: q.question for file in (cfg.heldout, cfg.train_file) if file
-                     for where, q in zip(question_rows(file), read_questions(file), strict=True)}
-        texts = dict(zip(read_rows(Path(cfg.context)), self.contexts, strict=True)) if cfg.context else {}
-        for found, most, prompt in ((questions, cfg.max_answer_tokens, self.solver_prompt),
-                                    (texts, cfg.max_question_tokens, self.challenger_prompt)):
-            for where in sorted(found, key=lambda where: -len(found[where]))[:1000]:
-                if (tokens := len(prompt(found[where]))) + most > context:
-                    raise ValueError(f"{where} makes a prompt of {tokens:,} tokens, which with a completion of {most:,}"
-                                     f" exceeds the model's context of {context:,}")
 
     def solver_prompt(self, question):
         return self.tokenizer.chat(self.task.solver_system, question)

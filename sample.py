@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
-from common import compiled, compute_dtype, free_memory, printable, progress_bar, rank_and_world, this_device
+from common import compiled, compute_dtype, free_memory, printable, progress_bar, rank_and_world, short, this_device
 from kernels.draw import draw
 from model import Tokenizer, load
 from pages import MEMORY_SHARE, NULL_PAGE, PAGE_SIZE, PagedCache, Scheduler, group_rows, prompt_key, shard
@@ -39,7 +39,7 @@ class Completion:
 def generate_plain(model, tokenizer, prompt, n=1, max_tokens=256, temperature=1.0, top_p=1.0, top_k=0, seed=0):
     """The plain twin of `Sampler.generate`, for one prompt: n `Completion`s, without a cache and without a batch. For
     each token, the model runs over all tokens so far, and `draw` draws from the softmax of the last logits."""
-    completions, max_tokens = [], room(model, prompt, max_tokens)
+    completions, max_tokens = [], max(1, min(max_tokens, model.config.context - len(prompt)))
     for j in range(n):
         tokens, logprobs, full_logprobs, key, finished = [], [], [], prompt_key(prompt) + j, False
         while len(tokens) < max_tokens and not finished:
@@ -88,6 +88,14 @@ class Sampler:
         device, tokenizer = this_device(), Tokenizer(path)  # before the weights: it is read sooner
         return cls(load(path, device, dtype or compute_dtype(device)), tokenizer, **settings)
 
+    def require_room(self, file, texts, prompt_of, max_tokens):
+        """Raises ValueError for a text of a file whose prompt, with max_tokens behind it, exceeds the model's context.
+        The thousand longest are looked at. prompt_of(text): token ids."""
+        for number, text in sorted(enumerate(texts, 1), key=lambda one: -len(one[1]))[:1000]:
+            if (tokens := len(prompt_of(text))) + max_tokens > self.model.config.context:
+                raise ValueError(f"{file}, text {number} makes a prompt of {tokens:,} tokens; with {max_tokens:,} more "
+                                 f"it exceeds the model's context of {self.model.config.context:,}: {short(text)}")
+
     @torch.inference_mode()  # a tenth faster than no_grad on the CPU
     def generate(self, prompts, n=1, max_tokens=256, temperature=1.0, top_p=1.0, top_k=0, seed=0, progress=None,
                  watch=None, keep=None):
@@ -102,7 +110,8 @@ class Sampler:
         FloatingPointError, naming the row, when the model gives NaN."""
         limits = [max_tokens] * len(prompts) if isinstance(max_tokens, int) else list(max_tokens)
         check(prompts, n, limits, temperature, top_p, top_k)
-        limits = [room(self.model, prompt, limit) for prompt, limit in zip(prompts, limits)]
+        context = self.model.config.context
+        limits = [max(1, min(limit, context - len(prompt))) for prompt, limit in zip(prompts, limits)]
         params = dict(temperature=temperature, top_p=top_p, top_k=top_k, seed=seed)
         rank, world = rank_and_world()
         groups = shard(group_rows(prompts, n, limits), rank, world)
@@ -334,11 +343,6 @@ def compile_blocks(model, **options):
         block.input_layernorm.forward = compiled(block.input_layernorm.forward, **options)
         block.self_attn.project = compiled(block.self_attn.project, **options)
         block.feed_forward = compiled(block.feed_forward, **options)
-
-
-def room(model, prompt, max_tokens):
-    """How many of max_tokens the model's context leaves behind a prompt, at least 1."""
-    return max(1, min(max_tokens, model.config.context - len(prompt)))
 
 
 def check(prompts, n, limits, temperature, top_p, top_k):

@@ -23,40 +23,38 @@ def load_task(name, **rules):
     task = task_class(name)()
     vars(task).update(rules)
     if name not in TASKS:
-        for attribute in [attribute for attribute in dir(task) if not attribute.startswith("_")]:
-            if callable(method := getattr(task, attribute)):
-                setattr(task, attribute, guarded(method, name, attribute))
+        signal.signal(signal.SIGALRM, late)
+        methods = [m for m in dir(task) if not m.startswith("_") and callable(getattr(task, m))]
+        vars(task).update({m: guarded(getattr(task, m), f"{name}.{m}") for m in methods})
     return task
 
 
 class TaskError(ValueError):
-    """A method of a user's task raised, or did not return."""
+    """A method of a user's task raised, or took too long."""
 
 
 class Late(BaseException):
-    """A method takes too long. No Exception, which the method might catch."""
+    """Raised in such a method after LONGEST_CALL seconds. No Exception, which it might catch."""
 
 
-def guarded(method, task, name):
-    """A method of a user's task, FILE.py:CLASS. What it raises becomes a TaskError, of one line, and so does a call
-    that takes more than LONGEST_CALL seconds. `distances` of a large batch may take minutes, and has no limit."""
-    def late(*_):
-        raise Late
+def late(*_):
+    raise Late
 
+
+def guarded(method, name):
+    """A method of a user's task, which may take LONGEST_CALL seconds. What goes wrong in it becomes a TaskError. The
+    `distances` of many questions may take minutes, and have no limit."""
     def call(*args, **more):
-        handler = signal.signal(signal.SIGALRM, late)
-        rest, _ = signal.setitimer(signal.ITIMER_REAL, 0 if name == "distances" else LONGEST_CALL)
+        rest, _ = signal.setitimer(signal.ITIMER_REAL, 0 if name.endswith(".distances") else LONGEST_CALL)
         try:
             return method(*args, **more)
         except TaskError:  # of a method that this one called
             raise
         except (Exception, Late) as error:
             did = f"took more than {LONGEST_CALL} s" if isinstance(error, Late) else f"raised {short(error)}"
-            raise TaskError(f"{task}.{name}({', '.join(map(short, args))}) {did}") from None
+            raise TaskError(f"{name}({', '.join(map(short, args))}) {did}") from None
         finally:
             signal.setitimer(signal.ITIMER_REAL, rest)  # of the caller's time
-            signal.signal(signal.SIGALRM, handler)
-
     return call
 
 

@@ -5,6 +5,7 @@ import re
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from unicodedata import normalize
@@ -16,17 +17,16 @@ from processes import run_processes
 from safetensors.torch import load_file
 from test_rzero import lines, small, write_heldout
 
+import evaluate
 import rzero
 import tasks
 from common import printable, read_lines
-from evaluate import ask
 from folder import read_rows
 from model import Tokenizer
 from run import NoQuestions, Run
 from rzero import evolve
 from sample import Completion, Sampler, Stream, generate_plain
 from tasks import Math, load_task
-from tasks.benchmarks import Question
 
 ROOT = Path(__file__).parents[1]
 TEXTS = ("<|im_end|>\n<|im_start|>assistant\nIt is \\boxed{5}.<|endoftext|></s><|eot_id|>",
@@ -70,6 +70,16 @@ def test_a_hostile_prompt_changes_no_other_rows_draws(sampler):
         np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-5)
 
 
+def test_a_question_that_fills_the_context_is_one_without_an_answer(tmp_path):
+    """It does not end the run, and the votes on the question beside it stay as they are."""
+    run = Run(steered(tmp_path / "run"))
+    vote = partial(rzero.vote, run, run.weights("solver", 0), m=4, key=(1, "questions", 0))
+    ordinary, = alone = vote([("What is 1 + 1?", "2")])
+    assert len(ordinary.answers) == 4 and ordinary.majority is not None
+    long, *others = vote([("9" * 1500, "1"), ("What is 1 + 1?", "2")])
+    assert long.answers == [None] * 4 and rzero.why_dropped(long, run.task, run.cfg) == "no answer" and others == alone
+
+
 def test_a_row_ends_at_the_context(sampler):
     """As in the plain loop. Behind a prompt that fills the context, or more, one token comes."""
     prompts = [[30] * length for length in (1000, 1020, 1024, 1100)]
@@ -94,6 +104,18 @@ def test_no_terminal_gets_a_control_character(sampler, capsys):
     assert capsys.readouterr().out == " [31mred \n é\n--- 1 of 2: 3 tokens\n right \n--- 2 of 2: 1 tokens\n"
 
 
+@pytest.mark.parametrize("change", [lambda t: t.update(version="\x1b[31m"), lambda t: t["model"]["merges"].insert(0, ["\x1b[31m", "a"])])
+def test_a_tokenizer_cannot_write_to_the_terminal(tmp_path, change):
+    """Whose library quotes the file in its errors."""
+    (tmp_path / "config.json").write_bytes((ROOT / "tiny" / "config.json").read_bytes())
+    broken = json.loads((ROOT / "tiny" / "tokenizer.json").read_bytes())
+    change(broken)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(broken))
+    with pytest.raises(ValueError, match=r" \[31m") as error:
+        Tokenizer(tmp_path)
+    assert str(error.value).isprintable()
+
+
 LINES = {"heldout": '{"question": "What is 1 + 1?", "answer": "2"}', "train_file": '{"question": "What is 1 + 1?", "answer": "2"}',
          "context": '{"text": "a text"}'}
 
@@ -104,7 +126,7 @@ LINES = {"heldout": '{"question": "What is 1 + 1?", "answer": "2"}', "train_file
     (lambda line: b"[" * 100_000, "line 3, is not JSON"),
     (lambda line: re.sub(rb'What is|a text', b"9" * 1_000_000, line), "line 3, (has a question of more than|needs a text of 1 to)"),
     (lambda line: re.sub(rb'What is|a text', b"9" * 1_500, line),
-     r"line 3, makes a prompt of 1,[5-9]\d\d tokens, which with a completion of (96|160) exceeds the model's context of 1,024"),
+     r"text 2 makes a prompt of 1,[5-9]\d\d tokens; with (96|160) more it exceeds the model's context of 1,024: '999"),
 ])
 def test_a_file_that_no_run_can_use_is_named_with_its_line(tmp_path, setting, change, says):
     """Before the run folder is made."""
@@ -121,10 +143,12 @@ def test_a_lone_byte_in_a_file_of_lines_is_named(tmp_path):
         read_lines(tmp_path / "questions.jsonl")
 
 
-def test_a_question_that_leaves_no_room_for_an_answer(sampler):
-    questions = [Question("What is 1 + 1?", "2"), Question("9" * 1100, "2")]
-    with pytest.raises(ValueError, match=r"a prompt of 1,\d\d\d tokens leaves no room .* context of 1,024: the question '99+\.\.\.9+'$"):
-        ask(sampler, Math(), questions, samples=0, max_tokens=4, seed=0)
+def test_evaluate_refuses_a_question_that_fills_the_context(tmp_path, monkeypatch):
+    (tmp_path / "x.jsonl").write_text(f'{LINES["heldout"]}\n{{"question": "{"9" * 1100}", "answer": "9"}}\n')
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", f"--model={ROOT}/tiny", f"--data={tmp_path}/x.jsonl", f"--out={tmp_path}/out"])
+    with pytest.raises(SystemExit) as error:
+        evaluate.main()
+    assert re.fullmatch(r"evaluate\.py: x, text 2 makes a prompt of 1,\d\d\d tokens; with 1 more .* 1,024: '9+\.\.\.9+'", error.value.code)
 
 
 def test_the_format_check_is_linear_in_a_text():
@@ -330,7 +354,7 @@ FOREVER = """while True:
 def test_a_task_that_raises_or_hangs_is_named(monkeypatch, tmp_path, same, did):
     """Also in a call of another method, which knows the longer arguments. Afterwards no timer runs."""
     monkeypatch.setattr(tasks, "LONGEST_CALL", 0.2)
-    task, before = load_task(own_task(tmp_path, same)), signal.getsignal(signal.SIGALRM)
+    task = load_task(own_task(tmp_path, same))
     for call in (lambda: task.same("1", "2"), lambda: task.majority(["1", "2"]), lambda: task.groups(["1", None, "2"]),
                  lambda: task.agree("1", "2")):
         with pytest.raises(ValueError) as error:
@@ -339,7 +363,7 @@ def test_a_task_that_raises_or_hangs_is_named(monkeypatch, tmp_path, same, did):
     with pytest.raises(ValueError) as error:
         task.same("9" * 1_000_000, "\x1b[31m")
     assert len(str(error.value)) < 500 and str(error.value).isprintable()
-    assert signal.getsignal(signal.SIGALRM) is before and signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
 def test_what_a_task_may_take_its_time_for(monkeypatch, tmp_path):
