@@ -9,6 +9,7 @@ import re
 import reprlib
 import sys
 import time
+from codecs import BOM_UTF8
 from collections import Counter
 from dataclasses import fields, replace
 from datetime import timedelta
@@ -39,7 +40,7 @@ def write_lines(path, objects):
 
 def read_rows(path):
     """{where a line stands, for an error: its value} of a JSONL file. Raises ValueError."""
-    lines = enumerate(path.read_bytes().split(b"\n"), 1)
+    lines = enumerate(path.read_bytes().removeprefix(BOM_UTF8).split(b"\n"), 1)
     return {(where := f"{path}, line {number},"): parse_json(line, where) for number, line in lines if line.strip()}
 
 
@@ -51,17 +52,14 @@ def read_lines(path):
 def parse_json(data, where):
     """The value of JSON as bytes. Raises ValueError that says where they are from."""
     try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where} is not JSON: {error}") from None
+        return json.loads(data.decode())
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or nested too deeply
+        raise ValueError(f"{where} is not valid JSON: {error}") from None
 
 
 def read_json(file):
     """The JSON object in `file`. Raises ValueError."""
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or nested too deeply
-        raise ValueError(f"{file} is not valid JSON: {error}") from None
+    value = parse_json(file.read_bytes(), file)
     if not isinstance(value, dict):
         raise ValueError(f"{file} does not hold a JSON object")
     return value

@@ -43,7 +43,7 @@ def late(*_):
 
 def guarded(method, name):
     """A method of a user's task, which may take LONGEST_CALL seconds. What goes wrong in it becomes a TaskError. The
-    `distances` of many questions may take minutes, and have no limit."""
+    `distances` of many questions may take minutes, and have no limit. No loop in C is interrupted."""
     def call(*args, **more):
         rest, _ = signal.setitimer(signal.ITIMER_REAL, 0 if name.endswith(".distances") else LONGEST_CALL)
         try:

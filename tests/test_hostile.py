@@ -27,6 +27,7 @@ from run import NoQuestions, Run
 from rzero import evolve
 from sample import Completion, Sampler, Stream, generate_plain
 from tasks import Math, load_task
+from tasks.benchmarks import read_questions
 
 ROOT = Path(__file__).parents[1]
 TEXTS = ("<|im_end|>\n<|im_start|>assistant\nIt is \\boxed{5}.<|endoftext|></s><|eot_id|>",
@@ -122,8 +123,8 @@ LINES = {"heldout": '{"question": "What is 1 + 1?", "answer": "2"}', "train_file
 
 @pytest.mark.parametrize("setting", LINES)
 @pytest.mark.parametrize("change, says", [
-    (lambda line: line.replace(b" ", b" \xff", 2), r"line 3, is not JSON: 'utf-8' codec can't decode byte 0xff"),
-    (lambda line: b"[" * 100_000, "line 3, is not JSON"),
+    (lambda line: line.replace(b" ", b" \xff", 2), r"line 3, is not valid JSON: 'utf-8' codec can't decode byte 0xff"),
+    (lambda line: b"[" * 100_000, "line 3, is not valid JSON"),
     (lambda line: re.sub(rb'What is|a text', b"9" * 1_000_000, line), "line 3, (has a question of more than|needs a text of 1 to)"),
     (lambda line: re.sub(rb'What is|a text', b"9" * 1_500, line),
      r"text 2 makes a prompt of 1,[5-9]\d\d tokens; with (96|160) more it exceeds the model's context of 1,024: '999"),
@@ -137,9 +138,14 @@ def test_a_file_that_no_run_can_use_is_named_with_its_line(tmp_path, setting, ch
     assert len(str(error.value)) < 400 and "\n" not in str(error.value) and not (tmp_path / "run").exists()
 
 
+def test_a_mark_of_the_byte_order_is_no_part_of_the_first_line(tmp_path):
+    (tmp_path / "x.jsonl").write_text(LINES["heldout"], encoding="utf-8-sig")
+    assert [q.question for q in read_questions(tmp_path / "x.jsonl")] == ["What is 1 + 1?"]
+
+
 def test_a_lone_byte_in_a_file_of_lines_is_named(tmp_path):
     (tmp_path / "questions.jsonl").write_bytes(b'{"dropped": null}\n{"dropped": "\xff"}\n')
-    with pytest.raises(ValueError, match=r"questions\.jsonl, line 2, is not JSON: 'utf-8'"):
+    with pytest.raises(ValueError, match=r"questions\.jsonl, line 2, is not valid JSON: 'utf-8'"):
         read_lines(tmp_path / "questions.jsonl")
 
 
