@@ -9,7 +9,6 @@ import json
 import math
 import os
 import re
-import reprlib
 import shutil
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tokenizers import Tokenizer as HFTokenizer
 
-from common import barrier, from_rank_0, rank_and_world, read_json
+from common import barrier, from_rank_0, printable, rank_and_world, read_json, short
 
 MAX_CONFIG, MAX_JSON, MAX_TOKENIZER = 1_000_000, 10_000_000, 32_000_000  # bytes; JSON takes up to 25 times that to read
 INDEX, PICKLES = "model.safetensors.index.json", ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -36,6 +35,7 @@ FIELDS = {
     "num_key_value_heads": (int, 1, 10_000, None),
     "head_dim": (int, 2, 10_000, None),
     "intermediate_size": (int, 1, 10_000_000, ...),
+    "max_position_embeddings": (int, 1, 1_000_000_000, math.inf),
     "rms_norm_eps": (float, 1e-12, 1, 1e-6),
     "rope_theta": (float, 1, 1e12, 10_000.0),
     "rope_parameters": (dict, None, None, None),
@@ -50,10 +50,6 @@ LLAMA3 = ROPE | {
     "original_max_position_embeddings": (float, 1, 1e9, ...),
 }
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", dict: "an object"}
-
-SHORT = reprlib.Repr()
-SHORT.maxstring = SHORT.maxother = 100
-short = SHORT.repr  # what a folder says, as part of one line
 
 
 def fields(raw, table, where="config.json"):
@@ -327,7 +323,8 @@ def tokenizing(what):
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        raise ValueError(f"{what}: {(str(error) or type(error).__name__).splitlines()[0][:300]}") from None
+        said = printable(str(error) or type(error).__name__).splitlines()[0]  # it may quote the folder
+        raise ValueError(f"{what}: {said[:300]}") from None
 
 
 def backtracks(pattern):

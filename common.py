@@ -6,8 +6,10 @@ import inspect
 import json
 import os
 import re
+import reprlib
 import sys
 import time
+from codecs import BOM_UTF8
 from collections import Counter
 from dataclasses import fields, replace
 from datetime import timedelta
@@ -18,6 +20,9 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # read as CUDA starts: memory in fewer pieces
+SHORT = reprlib.Repr()
+SHORT.maxstring = SHORT.maxother = 100
+short = SHORT.repr  # anything that is not ours, as part of one line
 DTYPES = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -33,20 +38,39 @@ def write_lines(path, objects):
     write_whole(path, "".join(json.dumps(x) + "\n" for x in objects))
 
 
+def read_rows(path):
+    """{where a line stands, for an error: its value} of a JSONL file. Raises ValueError."""
+    lines = enumerate(path.read_bytes().removeprefix(BOM_UTF8).split(b"\n"), 1)
+    return {(where := f"{path}, line {number},"): parse_json(line, where) for number, line in lines if line.strip()}
+
+
 def read_lines(path):
-    """The JSON objects of a file that holds one a line; none if there is no such file."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line] if path.exists() else []
+    """The JSON objects of a file that holds one a line; none if there is no such file. Raises ValueError."""
+    return [*read_rows(path).values()] if path.exists() else []
+
+
+def parse_json(data, where):
+    """The value of JSON as bytes. Raises ValueError that says where they are from."""
+    try:
+        return json.loads(data.decode())
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or nested too deeply
+        raise ValueError(f"{where} is not valid JSON: {error}") from None
 
 
 def read_json(file):
     """The JSON object in `file`. Raises ValueError."""
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or nested too deeply
-        raise ValueError(f"{file} is not valid JSON: {error}") from None
+    value = parse_json(file.read_bytes(), file)
     if not isinstance(value, dict):
         raise ValueError(f"{file} does not hold a JSON object")
     return value
+
+
+def printable(text):
+    """A text as a terminal may show it: control characters, those without a width and those that turn the direction of
+    writing become spaces, and what its encoding lacks a `?`."""
+    encoding = sys.stdout.encoding or "utf-8"
+    shown = "".join(c if c.isprintable() or c in "\n\t" else " " for c in text)
+    return shown.encode(encoding, "replace").decode(encoding)
 
 
 def mean_and_ci(values):

@@ -20,7 +20,7 @@ import hashlib
 import json
 import sys
 from collections import Counter
-from contextlib import suppress
+from functools import partial
 from itertools import groupby
 from math import comb
 from pathlib import Path
@@ -40,7 +40,7 @@ from common import (
     start_processes,
     write_lines,
 )
-from folder import claim, columns, percent, refuse_other, shortened
+from folder import claim, columns, percent, read_rows, refuse_other, shortened
 from guard import ending, hold
 from sample import Sampler
 from tasks import load_task
@@ -66,12 +66,7 @@ class PartFiles:
 
     def rows(self):
         """{(question, sample): row} of all part files."""
-        rows = {}
-        for line in (line for path in self.paths() for line in path.read_text(encoding="utf-8").split("\n")):
-            with suppress(json.JSONDecodeError):  # an unfinished line
-                row = json.loads(line)
-                rows[row["question"], row["sample"]] = row
-        return rows
+        return {(row["question"], row["sample"]): row for path in self.paths() for row in read_rows(path)}
 
     def join(self):
         """Makes `file` of the parts, in order."""
@@ -335,6 +330,9 @@ def answer_all(args, folder):
     sampler = Sampler.load(args.model, max_rows=args.max_rows, kv_gb=args.kv_gb)
     if rank_and_world()[0] == 0:
         claim(folder, settings, free=("benchmarks",), file="settings.json")
+    for name, (task, questions, _) in benchmarks.items():
+        prompt_of = partial(sampler.tokenizer.chat, task.solver_system)
+        sampler.require_room(name, [q.question for q in questions], prompt_of, max_tokens=1)
     for name, (task, questions, asked) in benchmarks.items():
         ask(sampler, task, questions, samples=asked["samples"], max_tokens=asked["max_tokens"], seed=args.seed,
             keep=folder / f"{name}.jsonl")

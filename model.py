@@ -49,6 +49,7 @@ class ModelConfig:
     qkv_bias: bool
     tied: bool
     raw: dict
+    context: float = math.inf  # the most tokens of a row
 
     @classmethod
     def from_dict(cls, raw):
@@ -79,7 +80,7 @@ class ModelConfig:
                    kv_heads=kv_heads, head_dim=head_dim, ffn=f["intermediate_size"], norm_eps=f["rms_norm_eps"],
                    rope_theta=scaling["rope_theta"] or f["rope_theta"],
                    rope_scaling=scaling if kind == "llama3" else None, tied=f["tie_word_embeddings"], raw=raw,
-                   **FAMILIES[family])
+                   context=f["max_position_embeddings"], **FAMILIES[family])
 
     def shapes(self):
         """{name: shape} of all weights. One block is built for all of them: a thousand take a while."""
@@ -319,6 +320,7 @@ class Tokenizer:
 
     def _ids(self, text, special):
         with checkpoint.tokenizing(f"{self.folder}/tokenizer.json cannot encode a text"):
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # U+FFFD for half of a pair
             return self.inner.encode(text, add_special_tokens=special).ids
 
     def encode(self, text):

@@ -95,6 +95,10 @@ class Run:
                 raise ValueError(f"--challenger {cfg.challenger} is a model of another shape than --model {cfg.model}")
             self.weights("challenger", 0)  # which may be broken, and are not used before the first phase ends
         self.tokenizer = self.sampler.tokenizer
+        room = self.sampler.require_room
+        room(cfg.heldout, [q.question for q in self.heldout], self.solver_prompt, cfg.max_answer_tokens)
+        room(cfg.train_file, [row["question"] for row in self.given], self.solver_prompt, cfg.max_answer_tokens)
+        room(cfg.context, self.contexts, self.challenger_prompt, cfg.max_question_tokens)
         self.matched = [number_kept(cfg.match_kept, i) for i in range(1, cfg.iterations + 1)] if cfg.match_kept else []
         self.rank, _ = rank_and_world()
         if cfg.dry_run and self.rank == 0:
@@ -136,10 +140,12 @@ class Run:
     def challenger_prompts(self, groups, key):
         """The prompt of each group, with a text of --context drawn by `key`; without --context one prompt for all."""
         if not self.contexts:
-            return [self.tokenizer.chat(*self.task.challenger_messages())]
+            return [self.challenger_prompt()]
         rng = np.random.default_rng(draw_seed(self.cfg.seed, *key, "context"))
-        contexts = (self.contexts[i] for i in rng.integers(len(self.contexts), size=groups))
-        return [self.tokenizer.chat(*self.task.challenger_messages(context)) for context in contexts]
+        return [self.challenger_prompt(self.contexts[i]) for i in rng.integers(len(self.contexts), size=groups)]
+
+    def challenger_prompt(self, context=None):
+        return self.tokenizer.chat(*self.task.challenger_messages(context))
 
     def solver_prompt(self, question):
         return self.tokenizer.chat(self.task.solver_system, question)

@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
-from common import compiled, compute_dtype, free_memory, progress_bar, rank_and_world, this_device
+from common import compiled, compute_dtype, free_memory, printable, progress_bar, rank_and_world, short, this_device
 from kernels.draw import draw
 from model import Tokenizer, load
 from pages import MEMORY_SHARE, NULL_PAGE, PAGE_SIZE, PagedCache, Scheduler, group_rows, prompt_key, shard
@@ -39,7 +39,7 @@ class Completion:
 def generate_plain(model, tokenizer, prompt, n=1, max_tokens=256, temperature=1.0, top_p=1.0, top_k=0, seed=0):
     """The plain twin of `Sampler.generate`, for one prompt: n `Completion`s, without a cache and without a batch. For
     each token, the model runs over all tokens so far, and `draw` draws from the softmax of the last logits."""
-    completions = []
+    completions, max_tokens = [], max(1, min(max_tokens, model.config.context - len(prompt)))
     for j in range(n):
         tokens, logprobs, full_logprobs, key, finished = [], [], [], prompt_key(prompt) + j, False
         while len(tokens) < max_tokens and not finished:
@@ -89,11 +89,20 @@ class Sampler:
         device, tokenizer = this_device(), Tokenizer(path)  # before the weights: it is read sooner
         return cls(load(path, device, dtype or compute_dtype(device)), tokenizer, **settings)
 
+    def require_room(self, file, texts, prompt_of, max_tokens):
+        """Raises ValueError for a text of a file whose prompt, with max_tokens behind it, exceeds the model's context.
+        The thousand longest are looked at. prompt_of(text): token ids."""
+        for number, text in sorted(enumerate(texts, 1), key=lambda one: -len(one[1]))[:1000]:
+            if (tokens := len(prompt_of(text))) + max_tokens > self.model.config.context:
+                raise ValueError(f"{file}, text {number} makes a prompt of {tokens:,} tokens; with {max_tokens:,} more "
+                                 f"it exceeds the model's context of {self.model.config.context:,}: {short(text)}")
+
     @torch.inference_mode()  # a tenth faster than no_grad on the CPU
     def generate(self, prompts, n=1, max_tokens=256, temperature=1.0, top_p=1.0, top_k=0, seed=0, progress=None,
                  watch=None, keep=None):
         """n completions of each prompt -> one list of n `Completion`s for each prompt. prompts: lists of token ids.
-        max_tokens: the most tokens of a completion, with its stop token; one number, or one for each prompt.
+        max_tokens: the most tokens of a completion, with its stop token; one number, or one for each prompt. A row also
+        ends at the model's context; behind a prompt that fills it comes one token.
         temperature 0 is greedy. progress: the label of a progress bar that counts tokens; no bar when not given.
         watch(i, j, tokens, ended): called as completion j of prompt i grows, with its tokens so far. keep(i, j,
         completion): called as it ends; what it returns takes the completion's place. Under torch.distributed each
@@ -103,6 +112,8 @@ class Sampler:
         raises."""
         limits = [max_tokens] * len(prompts) if isinstance(max_tokens, int) else list(max_tokens)
         check(prompts, n, limits, temperature, top_p, top_k)
+        context = self.model.config.context
+        limits = [max(1, min(limit, context - len(prompt))) for prompt, limit in zip(prompts, limits)]
         params = dict(temperature=temperature, top_p=top_p, top_k=top_k, seed=seed)
         rank, world = rank_and_world()
         groups = shard(group_rows(prompts, n, limits), rank, world)
@@ -371,7 +382,7 @@ class Stream:
         for tokens, ended in self.grown[self.current:] if j == self.current else []:
             text = self.tokenizer.decode(tokens)
             if ended or not text.endswith("\ufffd"):  # a character may need more than one token
-                print(text[self.printed:], end="", flush=True)
+                print(printable(text[self.printed:]), end="", flush=True)
                 self.printed = max(self.printed, len(text))
             if not ended:
                 break

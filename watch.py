@@ -9,7 +9,7 @@ import statistics
 import sys
 from collections import Counter
 
-from common import read_lines
+from common import printable, read_lines
 from folder import percent, shortened
 
 # What the line of a step shows of its row, beside p and what is the same in all phases.
@@ -18,9 +18,8 @@ SHOWN = {"held-out": ("mean", "greedy"), "challenger": ("reward", "valid"), "que
 
 
 def say(text):
-    """Prints at once, also into a file. A character that the terminal has not, in a model's text, becomes a `?`."""
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "replace").decode(encoding), flush=True)
+    """Prints at once, also into a file, what the terminal may show."""
+    print(printable(text), flush=True)
 
 
 def sizes(cfg):
@@ -112,7 +111,7 @@ def step_line(row, cfg, in_phase, in_run):
 
 def plain(text, most=400):
     """A model's text on one line of a terminal, without control characters, shortened to about so many characters."""
-    return shortened(" ".join("".join(c if c.isprintable() else " " for c in text).split()), most)
+    return shortened(" ".join(printable(text).split()), most)
 
 
 def example(rows):
@@ -126,7 +125,7 @@ def votes(row):
     said = [f"{count} x " * (count > 1) + plain(row["answers"][group], 60) for group, count in counts.most_common()]
     return (", ".join(said + [f"{boxless} without a box"] * (boxless > 0))
             + f"; label {plain(row['majority'], 60)}, p {row['share']:.2f}"
-            + (f"; true answer {row['truth'] or 'none'}" if "truth" in row else ""))
+            + (f"; true answer {plain(row['truth'] or 'none', 60)}" if "truth" in row else ""))
 
 
 # ---- a dry run, sentence by sentence

@@ -2,13 +2,13 @@
 
 A question is graded by value, by letter or by text: three small tasks, between which `grader` chooses."""
 
-import json
 import re
 from pathlib import Path
 from string import ascii_uppercase
 from typing import NamedTuple
 
 from answers import extract_boxed, same_answer, written_form
+from common import parse_json, read_rows
 from tasks.mathematics import Math
 from tasks.task import Task
 
@@ -46,7 +46,7 @@ GROUPS = {name: [name] for name in BENCHMARKS} | {  # what --benchmarks may name
     "math": [*BENCHMARKS][:7], "general": [*BENCHMARKS][7:], "all": [*BENCHMARKS]}
 # A file of the user's, or the questions.jsonl of a run, whose labels are majorities
 OWN = Benchmark("", 0, "", answer=(*Benchmark._field_defaults["answer"], "majority"))
-LONGEST_TEXT = 16_000  # characters of a context
+LONGEST_TEXT, LONGEST_QUESTION = 16_000, 200_000  # characters of a context, and of a question with its options
 
 # accuracies in the main tables of arXiv 2508.05004, in the order of BENCHMARKS
 PAPER = {name: dict(zip(BENCHMARKS, row)) for name, row in {
@@ -110,7 +110,7 @@ def question_rows(path):
     if not path.is_file():
         raise FileNotFoundError(f"no question file {str(path)!r}")
     if path.suffix == ".json":
-        rows = parse(path.read_bytes(), path)
+        rows = parse_json(path.read_bytes(), path)
         rows = rows.get("examples") if isinstance(rows, dict) else rows
         if not isinstance(rows, list):
             raise ValueError(f"{path} needs a list of rows, at its top or under the key examples")
@@ -139,19 +139,6 @@ def read_texts(path):
     return texts
 
 
-def read_rows(path):
-    """{where a line stands, for an error: its value} of a JSONL file. Raises ValueError."""
-    lines = enumerate(path.read_bytes().split(b"\n"), 1)
-    return {(where := f"{path}, line {number},"): parse(line, where) for number, line in lines if line.strip()}
-
-
-def parse(text, where):
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:  # not JSON, or not UTF-8
-        raise ValueError(f"{where} is not JSON: {error}") from None
-
-
 def question_of(row, benchmark, where):
     """The `Question` of a row. Raises ValueError."""
     row = row if isinstance(row, dict) else {}
@@ -161,8 +148,8 @@ def question_of(row, benchmark, where):
     if not isinstance(text, str) or not text.strip() or answer is None:
         keys = " or ".join(benchmark.question), " or ".join(benchmark.answer)
         raise ValueError(f"{where} needs the keys {keys[0]}, and {keys[1]}")
-    if re.search("[\ud800-\udfff]", json.dumps([text, row.get(options)], ensure_ascii=False)):
-        raise ValueError(f"{where} holds text that is not Unicode (half of a surrogate pair)")
+    if len(text) + len(str(row.get(options))) > LONGEST_QUESTION:
+        raise ValueError(f"{where} has a question of more than {LONGEST_QUESTION:,} characters")
     if options is not None:
         return question_with_options(text, row[answer], row[options], where)
     if benchmark.grading == "option":
@@ -181,7 +168,7 @@ def question_with_options(text, answer, options, where):
         raise ValueError(f"{where} needs options that are a list of up to 26, or {{A: ..., B: ...}}")
     letter = [*options][answer] if type(answer) is int and 0 <= answer < len(options) else str(answer)
     if letter not in options:
-        raise ValueError(f"{where} has the answer {letter!r}, which is none of its {len(options)} options")
+        raise ValueError(f"{where} has the answer {letter[:60]!r}, which is none of its {len(options)} options")
     listed = "\n".join(f"({name}) {option}" for name, option in options.items())
     return Question(f"{text}\n{listed}\nAnswer with the letter of the right option.", letter,
                     tuple(map(str, options.values())), "option")

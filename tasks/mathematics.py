@@ -27,7 +27,8 @@ class Math(Task):
     def question(self, completion):
         """What stands in the last <question> block, if a box follows it (paper, section 3.1: the format check). A base
         model often recites the instruction, with its block, first."""
-        blocks = [*QUESTION_BLOCK.finditer(completion)]
+        last = completion.rfind("</question>") + len("</question>")  # a search past it takes quadratic time
+        blocks = [*QUESTION_BLOCK.finditer(completion, 0, last)]
         if not blocks:
             return None
         block = blocks[-1 if self.question_block == "last" else 0]

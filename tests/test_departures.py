@@ -244,7 +244,7 @@ def test_texts_of_a_file(tmp_path):
     file = tmp_path / "texts.jsonl"
     file.write_text('"a baker"\n\n{"text": " a sailor ", "id": 3}\n')
     assert read_texts(file) == ["a baker", "a sailor"]
-    for text, says in (("a baker", "line 1, is not JSON"), ('"a"\n3', "line 2, needs a text"), ('""', "needs a text"),
+    for text, says in (("a baker", "line 1, is not valid JSON"), ('"a"\n3', "line 2, needs a text"), ('""', "needs a text"),
                        ('{"txt": "a"}', "line 1, needs a text"), ("\n", "holds no text")):
         file.write_text(text)
         assert refused(tmp_path / "run", says, context=str(file))

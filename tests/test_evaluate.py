@@ -40,7 +40,7 @@ def test_reads_both_spellings(tmp_path):
 
 
 @pytest.mark.parametrize("text, says", [
-    ('{"question": "q", "answer": "a"}\n{"question": ', "line 2, is not JSON"),
+    ('{"question": "q", "answer": "a"}\n{"question": ', "line 2, is not valid JSON"),
     ('{"question": "q"}', "line 1, needs the keys question"),
     ('[1, 2]', "line 1, needs the keys question"),
     ("\n", "holds no question"),

@@ -429,6 +429,29 @@ def test_checkpoints(tmp_path):
     assert weights(resumed.policy).equal(weights(unbroken.policy))
 
 
+@pytest.mark.parametrize("harm", ["flip", "cut", "remove"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_read(tmp_path, capsys, harm):
+    unbroken, resumed = Trainer(small_model(), lr=1e-3), Trainer(small_model(), lr=1e-3)
+    for seed in range(3):
+        unbroken.step(some_rollouts(seed=seed))
+        unbroken.save_checkpoint(tmp_path)
+    file = tmp_path / "step000003" / "exp_avg_sq.000000.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 128
+    file.unlink() if harm == "remove" else file.write_bytes(data if harm == "flip" else data[:-1])
+    assert resumed.load_checkpoint(tmp_path) == 2
+    says = "SHA256SUMS names 'exp_avg_sq.000000.safetensors', which is not there" if harm == "remove" else f"{file} is damaged"
+    printed = capsys.readouterr().out
+    assert says in printed and "it is set aside as step000003.damaged, and what was before it is used\n" in printed
+    resumed.step(some_rollouts(seed=2))
+    assert weights(resumed.policy).equal(weights(unbroken.policy))
+    resumed.save_checkpoint(tmp_path)
+    assert [p.name for p in checkpoints(tmp_path)] == ["step000002", "step000003"]
+    for step in (2, 3):
+        (tmp_path / f"step{step:06d}" / "SHA256SUMS").write_text("0  weight.000000.safetensors\n")
+    assert Trainer(small_model(), lr=1e-3).load_checkpoint(tmp_path) == 0 and not checkpoints(tmp_path)
+
+
 def _resume(rank, world, folder):
     trainer = Trainer(small_model(), lr=1e-3, token_budget=60)
     step = trainer.load_checkpoint(folder)

@@ -21,6 +21,7 @@ import run as plumbing
 import rzero
 from answers import same_answer
 from common import comments_of, parse_settings
+from model import load
 from plan import matmul_rate
 from run import NoQuestions, Run, draw_seed
 from rzero import PRESETS, Config, Vote, challenger_rewards, evolve, solver_rewards, why_dropped
@@ -213,6 +214,34 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(finished, tmp_path):
         assert tensor.equal(weights(finished / "iter1" / "solver")[name])
     assert without_times(lines(out / "metrics.jsonl")) == without_times(lines(finished / "metrics.jsonl"))
     assert lines(out / "eval.jsonl") == lines(finished / "eval.jsonl")
+
+
+@pytest.mark.slow
+def test_damaged_weights_are_named_set_aside_and_made_again(finished, tmp_path, capsys):
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    shutil.copy(str(finished) + ".jsonl", str(out) + ".jsonl")
+    config = json.loads((out / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps(config | {"heldout": str(out) + ".jsonl"}))
+    file = out / "iter1" / "solver" / "model.safetensors"
+    flip(file)
+    with pytest.raises(ValueError, match="solver/model.safetensors is damaged: its SHA-256 is not that of SHA256SUMS"):
+        load(file.parent)
+    evolve(Run(small(out)))
+    assert f"{file} is damaged: its SHA-256 is not that of SHA256SUMS; it is set aside as solver.damaged" in capsys.readouterr().out
+    for name in ("iter1/challenger", "iter1/solver"):
+        assert (out / name / "model.safetensors").read_bytes() == (finished / name / "model.safetensors").read_bytes()
+    assert (out / "iter1" / "solver.damaged" / "model.safetensors").exists()
+    (out / "iter1" / "challenger" / "SHA256SUMS").unlink()  # as of an older run, whose weights are taken as they are
+    evolve(Run(small(out)))
+    assert not (out / "iter1" / "challenger.damaged").exists()
+
+
+def flip(file):
+    """Turns one bit of a file over."""
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
 
 
 @pytest.mark.slow
