@@ -8,8 +8,7 @@ import json
 import math
 import re
 import reprlib
-import shutil
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -211,20 +210,6 @@ def check_shapes(folder, shapes, optional=()):
     if missing:
         more = f" and {len(missing) - 1} more" if missing[1:] else ""
         raise ValueError(f"{folder} lacks the tensor {missing[0]!r}{more}")
-
-
-@contextmanager
-def writing(partial, path, size, *errors):
-    """Around the writing of a file or folder `partial`, of `size` bytes, that becomes `path`. A write that fails, by an
-    OSError or one of these errors, leaves nothing of it and is an OSError in one line."""
-    try:
-        yield
-    except (OSError, SafetensorError, *errors) as error:  # safetensors has its own for a full disk
-        with suppress(OSError):
-            shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
-        free = shutil.disk_usage(next(p for p in path.absolute().parents if p.exists())).free
-        raise OSError(f"cannot write {path}, which takes {size / 1e6:,.1f} MB where {free / 1e6:,.1f} are free: "
-                      f"{str(error).strip().splitlines()[-1]}") from None
 
 
 @contextmanager

@@ -34,8 +34,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 
 from batches import Policy, common_prefix, example, micro_batches, pad
-from checkpoint import writing
-from common import barrier, compiled, compute_dtype, rank_and_world, require_least, require_one_of
+from common import barrier, compiled, compute_dtype, rank_and_world, require_least, require_one_of, writing
 from model import Block, Transformer
 
 

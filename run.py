@@ -264,10 +264,10 @@ class Run:
                                          seed=draw_seed(self.cfg.seed, "held-out"))
             row |= measured
             answers = [answer | {"level": level} for answer, level in zip(answers, self.levels, strict=True)]
-            self.folder.write_part("heldout.jsonl", iteration, answers)
             self.spent += {"answering_seconds": time.perf_counter() - self.began,
                            "tokens": sum(answer["tokens"] for answer in answers)}
             self.log_cost("held-out", iteration, **measured)
+            self.folder.write_part("heldout.jsonl", iteration, answers)
         if iteration and not self.given:
             row |= self.of_pool(iteration)
         self.folder.log(row)
