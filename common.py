@@ -27,7 +27,7 @@ DTYPES = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16}
 def writing(partial, path, size, *errors):
     """Around the writing of a file or folder `partial`, of `size` bytes, that becomes `path`; None where `path` grows
     by a line. A write that fails, by an OSError or one of these errors, leaves nothing of `partial` and is an OSError
-    in one line. The folder of `path` must be there: one that vanished is not made anew."""
+    in one line, whose size is rounded up. The folder of `path` must be there: one that vanished is not made anew."""
     try:
         yield
     except (OSError, *errors) as error:
@@ -35,9 +35,8 @@ def writing(partial, path, size, *errors):
             if partial:
                 shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
         free = shutil.disk_usage(next(p for p in path.absolute().parents if os.path.exists(p))).free
-        megabytes = -(-size // 100_000) / 10  # rounded up, so that a short line takes more than 0.0
-        raise OSError(f"cannot write {path}, which takes {megabytes:,} MB where {free / 1e6:,.1f} are free: "
-                      f"{str(error).strip().splitlines()[-1]}") from None
+        raise OSError(f"cannot write {path}, which takes {-(-size // 100_000) / 10:,} MB where {free / 1e6:,.1f} are "
+                      f"free: {str(error).strip().splitlines()[-1]}") from None
 
 
 def write_whole(path, text):

@@ -355,8 +355,7 @@ def main():
             report(folder, args.regrade)
         barrier()  # gloo sometimes aborts if a process leaves while another still works
     except (OSError, ValueError, FloatingPointError) as error:
-        # Bad input all processes see. NaN, and a disk that is full, may come in any one.
-        told_by_rank_0 = rank and isinstance(error, ValueError | FileNotFoundError)
+        told_by_rank_0 = rank and isinstance(error, ValueError | FileNotFoundError)  # not NaN, nor a full disk
         sys.exit(1 if told_by_rank_0 else f"evaluate.py: {error}")
     except KeyboardInterrupt:
         sys.exit("evaluate.py: interrupted; the same command resumes after the last finished question")

@@ -104,7 +104,7 @@ def words(text):
     return " ".join(text.lower().split())
 
 
-# ---- what --log names
+# ---- what --log names: optional packages, imported where they are used
 
 
 def require_logger(name):
