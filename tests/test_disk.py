@@ -204,3 +204,17 @@ def test_an_evaluation_goes_on_after_each_of_its_writes_failed(disk, tmp_path, m
     for name in ("few.jsonl", "results.json"):
         assert (disk / "run" / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
     assert len([*(disk / "run").iterdir()]) == 3
+
+
+def test_any_process_of_an_evaluation_says_what_it_cannot_write(tmp_path, monkeypatch):
+    """And rank 0 alone what all see. (This process believes that it is rank 1, whose folder rank 0 should have made.)"""
+    (tmp_path / "few.jsonl").write_text((ROOT / "tiny" / "heldout.jsonl").read_text().splitlines()[0])
+    monkeypatch.setattr(evaluate, "rank_and_world", lambda: (1, 2))
+    for model_folder, says in ((ROOT / "tiny", "evaluate.py: cannot write .*/out/few.part1.jsonl, which takes .*No such file.*"),
+                               ("nowhere", "1")):
+        monkeypatch.setattr(sys, "argv", ["evaluate.py", "--model", str(model_folder), "--data", str(tmp_path / "few.jsonl"),
+                                          "--task", "sums", "--max_tokens", "9", "--out", str(tmp_path / "out")])
+        with pytest.raises(SystemExit) as end:
+            evaluate.main()
+        assert re.fullmatch(says, str(end.value.code))
+    assert not (tmp_path / "out").exists()
