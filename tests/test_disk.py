@@ -4,7 +4,6 @@ written, nothing half-written stays, and with room again the same command ends a
 import mmap
 import os
 import re
-import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -23,18 +22,7 @@ from folder import RunFolder
 from run import Run
 from rzero import evolve
 
-
-@pytest.fixture
-def disk(tmp_path):
-    """A disk of 24 MB: a small run and its checkpoints."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = sys.platform == "linux" and shutil.which("mount") and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", place], capture_output=True, check=False).returncode == 0
-    if not mounted:
-        pytest.skip("a small disk cannot be mounted here")
-    yield place
-    subprocess.run(["umount", "--lazy", place], check=True)  # what held weights that are mapped may not be collected yet
+DISK = "24m"  # of small_disk: a small run and its checkpoints
 
 
 class Full:
@@ -139,9 +127,9 @@ WRITES = {  # in order -> what the line names; a checkpoint has the name of its 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", [Full(), ReadOnly(), Gone()], ids=lambda fault: type(fault).__name__)
-def test_a_run_goes_on_after_each_of_its_writes_failed(undisturbed, disk, monkeypatch, fault, capsys):
+def test_a_run_goes_on_after_each_of_its_writes_failed(undisturbed, small_disk, monkeypatch, fault, capsys):
     """One run, stopped at each kind of write in turn. The page fails each time, which stops nothing."""
-    cfg, out, faults = least(disk / "run"), disk / "run", Faults(disk, fault, monkeypatch)
+    cfg, out, faults = least(small_disk / "run"), small_disk / "run", Faults(small_disk, fault, monkeypatch)
     # A folder that is not made yet cannot be gone; in a full tmpfs, or in one that has them, folders can be made.
     left_out = ["config.json"] if isinstance(fault, Gone) else ["iter0", "iter1"]
     for at, says in ((at, says) for at, says in WRITES.items() if at not in left_out):
@@ -161,28 +149,28 @@ def test_a_run_goes_on_after_each_of_its_writes_failed(undisturbed, disk, monkey
     assert files == {str(file.relative_to(undisturbed)) for file in undisturbed.rglob("*")}
 
 
-def test_a_line_that_does_not_fit_is_cut_off_by_the_next_start(disk):
+def test_a_line_that_does_not_fit_is_cut_off_by_the_next_start(small_disk):
     """A page of the file holds four rows, and there is none for the rest of the fifth."""
-    out, fault = disk / "run", Full()
+    out, fault = small_disk / "run", Full()
     out.mkdir()
     text = "x" * (mmap.PAGESIZE // 4 - 100)
     folder, rows = RunFolder(out), [{"iteration": 1, "phase": "solver", "step": i, "text": text} for i in range(1, 7)]
     folder.log(rows[0])
-    fault.begin(disk)
+    fault.begin(small_disk)
     with pytest.raises(OSError, match="cannot write .*/metrics.jsonl, which takes 0.1 MB where 0.0 are free: .*No space"):
         for row in rows[1:]:
             folder.log(row)
     assert not folder.metrics.read_bytes().endswith(b"\n")
     folder = RunFolder(out)  # takes no room
     assert read_lines(folder.metrics) == rows[:4]
-    fault.end(disk)
+    fault.end(small_disk)
     for row in rows[4:]:
         folder.log(row)
     assert read_lines(folder.metrics) == rows
 
 
 @pytest.mark.parametrize("fault", [Full(), ReadOnly(), Gone()], ids=lambda fault: type(fault).__name__)
-def test_an_evaluation_goes_on_after_each_of_its_writes_failed(disk, tmp_path, monkeypatch, fault, capsys):
+def test_an_evaluation_goes_on_after_each_of_its_writes_failed(small_disk, tmp_path, monkeypatch, fault, capsys):
     """Its part files are lost in no case: what was answered before is not asked again."""
     (tmp_path / "few.jsonl").write_text("\n".join((ROOT / "tiny" / "heldout.jsonl").read_text().splitlines()[:3]))
     command = ["evaluate.py", "--model", str(ROOT / "tiny"), "--data", str(tmp_path / "few.jsonl"), "--task", "sums",
@@ -196,14 +184,14 @@ def test_an_evaluation_goes_on_after_each_of_its_writes_failed(disk, tmp_path, m
 
     monkeypatch.setattr(sys, "argv", [*command, str(tmp_path / "undisturbed")])
     do()
-    monkeypatch.setattr(sys, "argv", [*command, str(disk / "run")])
-    faults = Faults(disk, fault, monkeypatch)
+    monkeypatch.setattr(sys, "argv", [*command, str(small_disk / "run")])
+    faults = Faults(small_disk, fault, monkeypatch)
     for at in ("settings.json", "few.part0.jsonl", "few.jsonl", "results.json")[isinstance(fault, Gone):]:
         faults.stop(at, do, f"run/{at}")
     do()
     for name in ("few.jsonl", "results.json"):
-        assert (disk / "run" / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
-    assert len([*(disk / "run").iterdir()]) == 3
+        assert (small_disk / "run" / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
+    assert len([*(small_disk / "run").iterdir()]) == 3
 
 
 def test_any_process_of_an_evaluation_says_what_it_cannot_write(tmp_path, monkeypatch):
