@@ -192,7 +192,8 @@ class Run:
         for index in range(done, steps):
             yield Step(self, reference, role, iteration, index)
             if self.checkpoints_kept and (index + 1) % cfg.checkpoint_every == 0 and index + 1 < steps:
-                checkpoints.mkdir(exist_ok=True)  # fails where the run folder vanished; saving would make it anew
+                if self.rank == 0:
+                    checkpoints.mkdir(exist_ok=True)  # fails where the run folder vanished; saving would make it anew
                 trainer.save_checkpoint(checkpoints, index + 1, self.checkpoints_kept)
         model = trainer.gather()
         if self.rank == 0:
