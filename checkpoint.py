@@ -278,10 +278,11 @@ def save_shards(state, path, keep):
         barrier()
         for kind, tensors in state.items():
             save_file(tensors, partial / f"{kind}.{rank:06d}.safetensors")
-    barrier()
+        barrier()
+        if rank == 0:
+            write_sums(partial)
+            os.replace(partial, path)
     if rank == 0:
-        write_sums(partial)
-        os.replace(partial, path)
         for old in checkpoints(path.parent)[:-keep]:
             shutil.rmtree(old)
 

@@ -363,7 +363,7 @@ def here(monkeypatch, capsys):
         except SystemExit as exit:  # any other exception would be a traceback
             error = exit.code
         printed = capsys.readouterr()
-        return printed.err if isinstance(error, int) else error, printed.out
+        return printed.err.removesuffix("\n") if isinstance(error, int) else error, printed.out
 
     return command
 

@@ -253,8 +253,10 @@ def test_only_a_dry_runs_folder_is_replaced(tmp_path):
             clear_dry_run(folder)
         assert (folder / "iter1").exists()
     (folder / "config.json").write_text(json.dumps({"dry_run": True}))
+    (folder / "lock.json").write_text("{}")  # which this process holds
     clear_dry_run(folder)
-    assert not folder.exists()
+    assert [file.name for file in folder.iterdir()] == ["lock.json"]
+    clear_dry_run(folder)
 
 
 def test_what_a_dry_run_says_of_its_parts():
