@@ -10,7 +10,7 @@ import math
 import os
 import re
 import shutil
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tokenizers import Tokenizer as HFTokenizer
 
-from common import barrier, from_rank_0, printable, rank_and_world, read_json, short
+from common import barrier, from_rank_0, printable, rank_and_world, read_json, short, writing
 
 MAX_CONFIG, MAX_JSON, MAX_TOKENIZER = 1_000_000, 10_000_000, 32_000_000  # bytes; JSON takes up to 25 times that to read
 INDEX, PICKLES = "model.safetensors.index.json", ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -250,20 +250,6 @@ def check_shapes(folder, shapes, optional=()):
         raise ValueError(f"{folder} lacks the tensor {missing[0]!r}{more}")
 
 
-@contextmanager
-def writing(partial, path, size, *errors):
-    """Around the writing of a file or folder `partial`, of `size` bytes, that becomes `path`. A write that fails, by an
-    OSError or one of these errors, leaves nothing of it and is an OSError in one line."""
-    try:
-        yield
-    except (OSError, SafetensorError, *errors) as error:  # safetensors has its own for a full disk
-        with suppress(OSError):
-            shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
-        free = shutil.disk_usage(next(p for p in path.absolute().parents if p.exists())).free
-        raise OSError(f"cannot write {path}, which takes {size / 1e6:,.1f} MB where {free / 1e6:,.1f} are free: "
-                      f"{str(error).strip().splitlines()[-1]}") from None
-
-
 # ---- checkpoints of a trainer
 
 
@@ -284,17 +270,19 @@ def save_shards(state, path, keep):
     (rank, _), partial = rank_and_world(), path.with_name(path.name + ".partial")
     if path in checkpoints(path.parent):
         return
-    if rank == 0:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-    barrier()
-    with writing(partial, path, sum(x.nbytes for tensors in state.values() for x in tensors.values())):
+    with writing(partial, path, sum(x.nbytes for tensors in state.values() for x in tensors.values()), SafetensorError):
+        if rank == 0:
+            shutil.rmtree(partial, ignore_errors=True)
+            path.parent.mkdir(exist_ok=True)  # fails where the run folder vanished
+            partial.mkdir()
+        barrier()
         for kind, tensors in state.items():
             save_file(tensors, partial / f"{kind}.{rank:06d}.safetensors")
-    barrier()
+        barrier()
+        if rank == 0:
+            write_sums(partial)
+            os.replace(partial, path)
     if rank == 0:
-        write_sums(partial)
-        os.replace(partial, path)
         for old in checkpoints(path.parent)[:-keep]:
             shutil.rmtree(old)
 

@@ -7,10 +7,12 @@ import json
 import os
 import re
 import reprlib
+import shutil
 import sys
 import time
 from codecs import BOM_UTF8
 from collections import Counter
+from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
 from datetime import timedelta
 
@@ -26,11 +28,28 @@ short = SHORT.repr  # anything that is not ours, as part of one line
 DTYPES = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16}
 
 
+@contextmanager
+def writing(partial, path, size, *errors):
+    """Around the writing of a file or folder `partial`, of `size` bytes, that becomes `path`; None where `path` grows
+    by a line. A write that fails, by an OSError or one of these errors, leaves nothing of `partial` and is an OSError
+    in one line, whose size is rounded up. The folder of `path` must be there: one that vanished is not made anew."""
+    try:
+        yield
+    except (OSError, *errors) as error:
+        with suppress(OSError):
+            if partial:
+                shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
+        free = shutil.disk_usage(next(p for p in path.absolute().parents if os.path.exists(p))).free
+        raise OSError(f"cannot write {path}, which takes {-(-size // 100_000) / 10:,} MB where {free / 1e6:,.1f} are "
+                      f"free: {str(error).strip().splitlines()[-1]}") from None
+
+
 def write_whole(path, text):
-    """Writes a text file that appears whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    """Writes a text file that appears whole or not at all. Raises OSError as `writing`."""
+    partial, encoded = path.with_name(path.name + ".partial"), text.encode()
+    with writing(partial, path, len(encoded)):
+        partial.write_bytes(encoded)
+        os.replace(partial, path)
 
 
 def write_lines(path, objects):

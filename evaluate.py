@@ -39,8 +39,10 @@ from common import (
     read_lines,
     start_processes,
     write_lines,
+    write_whole,
+    writing,
 )
-from folder import claim, columns, percent, read_rows, refuse_other, shortened
+from folder import claim, columns, percent, refuse_other, shortened, whole_lines
 from guard import ending, hold
 from sample import Sampler
 from tasks import load_task
@@ -50,23 +52,23 @@ from tasks.benchmarks import BENCHMARKS, GROUPS, OWN, PAPER, ByValue, benchmark_
 
 class PartFiles:
     """Rows that several processes write, each to a part file beside `file`, until all are there and `file` is whole. A
-    row is a dict with the keys question and sample. A part file may end within a line, where a process was killed."""
+    row is a dict with the keys question and sample. A part file may hold unfinished lines, of a killed process."""
 
     def __init__(self, file):
         self.file = file
 
-    def open(self, rank):
-        """The part file of a process, to append lines to. Each is written as it ends."""
-        part = open(self.file.with_name(f"{self.file.stem}.part{rank}.jsonl"), "a", buffering=1, encoding="utf-8")
-        part.write("\n")  # ends an unfinished line
-        return part
+    def append(self, rank, row):
+        """Adds a row to the part file of a process. Raises OSError as `writing`."""
+        part, line = self.file.with_name(f"{self.file.stem}.part{rank}.jsonl"), json.dumps(row)
+        with writing(None, part, len(line)), open(part, "a", encoding="utf-8") as file:
+            file.write(f"\n{line}")  # after the end of an unfinished line
 
     def paths(self):
         return sorted(self.file.parent.glob(f"{glob.escape(self.file.stem)}.part*.jsonl"))
 
     def rows(self):
         """{(question, sample): row} of all part files."""
-        return {(row["question"], row["sample"]): row for path in self.paths() for row in read_rows(path)}
+        return {(row["question"], row["sample"]): row for path in self.paths() for row in whole_lines(path)}
 
     def join(self):
         """Makes `file` of the parts, in order."""
@@ -102,11 +104,11 @@ def ask(sampler, task, questions, *, samples, max_tokens, seed, progress=None, k
     barrier()  # all processes have read, and the folder is there, before one of them writes
     asked = [i for i in range(len(questions)) if any((i, j) not in held for j in range(n))]
     done = len(questions) - len(asked)
-    with parts.open(rank) as part, progress_bar(desc=f"{keep.stem:<14}", total=len(questions), initial=done,
-                                                unit="question", disable=rank > 0) as bar:
+    with progress_bar(desc=f"{keep.stem:<14}", total=len(questions), initial=done, unit="question",
+                      disable=rank > 0) as bar:
         def write(i, j, completion):
             new = row(asked[i], j, completion)
-            part.write(json.dumps(new) + "\n")
+            parts.append(rank, new)
             verdicts[new["right"]] += 1
             bar.set_postfix_str(f"{percent(verdicts[True] / verdicts.total())} % right", refresh=False)
             # The bar assumes that the other processes are as far.
@@ -248,7 +250,7 @@ def report(folder, again):
                                       "of_paper": asked["of_paper"], "total": asked["total"]}
     if not results:
         raise ValueError(f"no benchmark in {folder} is finished; the command without --regrade resumes")
-    (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    write_whole(folder / "results.json", json.dumps(results, indent=2) + "\n")
     paper = row_of_paper(settings["model"])
     print(f"\n{settings['model']}\n\n{table(results, paper)}\n\npercent, +- 95 % intervals over questions")
     if paper:

@@ -22,10 +22,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from checkpoint import SUMS, read_tensors, write_sums, writing
-from common import rank_and_world, read_json, read_lines, write_lines, write_whole
+from checkpoint import SUMS, read_tensors, write_sums
+from common import rank_and_world, read_json, read_lines, write_lines, write_whole, writing
 from guard import LOCK
 
 LOGGERS = "tensorboard", "wandb"  # the choices of --log, each the name of its package
@@ -33,14 +34,14 @@ LOGGERS = "tensorboard", "wandb"  # the choices of --log, each the name of its p
 
 def claim(folder, settings, free=(), file="config.json"):
     """Makes `folder` and writes a run's settings to it, or checks that those there are equal, `free` ones excepted.
-    Raises ValueError naming a setting that differs, OSError where the folder cannot be written."""
+    Raises ValueError naming the settings that differ, OSError where the folder cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if (folder / file).exists():
-            refuse_other(folder, settings, read_json(folder / file), free)
-        write_whole(folder / file, json.dumps(settings, indent=2) + "\n")
     except OSError as error:
         raise OSError(f"cannot write the run folder {str(folder)!r}: {error.strerror}") from None
+    if (folder / file).exists():
+        refuse_other(folder, settings, read_json(folder / file), free)
+    write_whole(folder / file, json.dumps(settings, indent=2) + "\n")
 
 
 def clear_dry_run(folder):
@@ -81,11 +82,11 @@ def checkpoints_kept(cfg, weights, folder):
 
 
 def refuse_other(folder, ours, theirs, free=(), what="a run"):
-    """Raises ValueError naming the first setting in which ours differ from those of `what` a folder holds."""
-    for name, value in ours.items():
-        if name not in free and value != theirs.get(name):
-            raise ValueError(f"{folder} holds {what} with other settings ({name}: {theirs.get(name)!r} there, "
-                             f"{value!r} here); choose another --out")
+    """Raises ValueError naming all settings in which ours differ from those of `what` a folder holds."""
+    differ = [f"{name}: {theirs.get(name)!r} there, {value!r} here" for name, value in ours.items()
+              if name not in free and value != theirs.get(name)]
+    if differ:
+        raise ValueError(f"{folder} holds {what} with other settings ({'; '.join(differ)}); choose another --out")
 
 
 def columns(rows):
@@ -112,7 +113,7 @@ def words(text):
     return " ".join(text.lower().split())
 
 
-# ---- what --log names
+# ---- what --log names: optional packages, imported where they are used
 
 
 def require_logger(name):
@@ -162,8 +163,8 @@ class RunFolder:
         self.path, self.writes = Path(path), rank_and_world()[0] == 0
         self.metrics, self.evals, self.logger = self.path / "metrics.jsonl", self.path / "eval.jsonl", None
         for file in (self.metrics, self.evals):  # a killed process may leave half of a line that it was appending
-            if self.writes and file.exists() and not (text := file.read_text(encoding="utf-8")).endswith("\n"):
-                write_whole(file, text[:text.rfind("\n") + 1])
+            if self.writes and file.exists():
+                os.truncate(file, file.read_bytes().rfind(b"\n") + 1)
         if self.writes:  # and unfinished files, or the checkpoints of a finished phase
             remove([*self.path.rglob("*.partial")])
             remove(steps for steps in self.path.glob("iter*/*.steps") if steps.with_suffix("").exists())
@@ -179,9 +180,7 @@ class RunFolder:
     def write_part(self, name, iteration, rows):
         """Writes questions.jsonl or heldout.jsonl of an iteration."""
         if self.writes:
-            file = self.part(name, iteration)
-            file.parent.mkdir(exist_ok=True)
-            write_lines(file, rows)
+            write_lines(self.part(name, iteration), rows)
 
     def open_logger(self, name, settings):
         """Has `log` hand all numbers to a --log as well."""
@@ -191,7 +190,8 @@ class RunFolder:
     def log(self, row):
         """Appends a step's row to metrics.jsonl, an iteration's row to eval.jsonl. Another logger goes here."""
         if self.writes:
-            with open(self.metrics if "step" in row else self.evals, "a", encoding="utf-8") as file:
+            path = self.metrics if "step" in row else self.evals
+            with writing(None, path, len(str(row))), open(path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             if self.logger:
                 self.logger(*self.numbers(row))
@@ -205,11 +205,15 @@ class RunFolder:
                 if isinstance(value, int | float) and name not in ("iteration", "step")}, step
 
     def rewind(self, phase, iteration, step):
-        """Removes what an interrupted try at a phase logged after `step` steps, before these are made again."""
+        """Before a phase goes on after `step` steps: makes the folder of its iteration, in a run folder that must be
+        there, and removes what an interrupted try logged after these."""
         rows = read_lines(self.metrics)
         kept = [row for row in rows if (row["phase"], row["iteration"]) != (phase, iteration) or row["step"] <= step]
-        if self.writes and len(kept) < len(rows):
-            write_lines(self.metrics, kept)
+        if self.writes:
+            with writing(None, place := self.part("", iteration), 4096):
+                place.mkdir(exist_ok=True)
+            if len(kept) < len(rows):
+                write_lines(self.metrics, kept)
 
     def shrink(self, role, iteration):
         """Rewrites a role's weights after all iterations before this one in bf16, since no phase will train from them.
@@ -220,7 +224,7 @@ class RunFolder:
             if config["dtype"] != "bfloat16" or not (folder / SUMS).exists():
                 partial = folder / "model.safetensors.partial"
                 tensors = {name: tensor.bfloat16() for _, name, tensor in read_tensors(folder)}
-                with writing(partial, folder, sum(tensor.nbytes for tensor in tensors.values())):
+                with writing(partial, folder, sum(tensor.nbytes for tensor in tensors.values()), SafetensorError):
                     save_file(tensors, partial, metadata={"format": "pt"})
                     (folder / SUMS).unlink(missing_ok=True)  # without it nothing is checked until all is replaced
                     os.replace(partial, folder / "model.safetensors")
@@ -253,7 +257,7 @@ class RunData:
     def parts(self, name):
         """{iteration: rows} of questions.jsonl or heldout.jsonl."""
         found = sorted((int(file.parent.name[4:]), file) for file in self.path.glob(f"iter[0-9]*/{name}"))
-        return {iteration: read_rows(file) for iteration, file in found}
+        return {iteration: whole_lines(file) for iteration, file in found}
 
     @cached_property
     def pools(self):
@@ -277,7 +281,7 @@ class RunData:
         return self.config.get("challenger_steps") == 0 and not self.is_given
 
 
-def read_rows(file):
+def whole_lines(file):
     """The objects of a JSONL file, none if it is missing; without a line that a run is just writing. NaN is None."""
     rows = []
     for line in file.read_text(encoding="utf-8", errors="replace").split("\n") if file.exists() else []:
@@ -291,5 +295,5 @@ def read_run(folder):
     path = Path(folder)
     if not (path / "config.json").is_file():
         raise FileNotFoundError(f"{str(folder)!r} is not a run folder: it has no config.json")
-    return RunData(path, read_json(path / "config.json"), read_rows(path / "metrics.jsonl"),
-                   read_rows(path / "eval.jsonl"))
+    return RunData(path, read_json(path / "config.json"), whole_lines(path / "metrics.jsonl"),
+                   whole_lines(path / "eval.jsonl"))

@@ -17,12 +17,13 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
 import checkpoint
 from checkpoint import read_tensors, resolve
-from common import free_memory, read_json
+from common import free_memory, read_json, writing
 
 FAMILIES = {  # what config.json does not say
     "qwen3": {"qk_norm": True, "qkv_bias": False},
@@ -280,7 +281,7 @@ def load(path, device="cpu", dtype=torch.float32):
 def save(model, path, tokenizer=None):
     """Writes `model` as a folder that `transformers` opens: config.json, model.safetensors, the tokenizer's files. The
     folder appears whole or not at all. Raises FileExistsError when `path` is there already, OSError when the disk is
-    full."""
+    full or the folder around it is missing."""
     path = Path(path)
     if path.exists():
         raise FileExistsError(f"{path} exists already")
@@ -289,8 +290,8 @@ def save(model, path, tokenizer=None):
     state = {checkpoint_name(name): p.detach().cpu().contiguous() for name, p in model.named_parameters()}
     raw = {k: v for k, v in model.config.raw.items() if k != "torch_dtype"}
     raw["dtype"] = str(next(model.parameters()).dtype).removeprefix("torch.")
-    with checkpoint.writing(partial, path, sum(p.nbytes for p in state.values())):
-        partial.mkdir(parents=True)
+    with writing(partial, path, sum(p.nbytes for p in state.values()), SafetensorError):  # its own for a full disk
+        partial.mkdir()
         save_file(state, partial / "model.safetensors", metadata={"format": "pt"})
         (partial / "config.json").write_text(json.dumps(raw, indent=2) + "\n")
         for name in tokenizer.FILES if tokenizer else []:

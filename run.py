@@ -27,7 +27,7 @@ from report import write_page
 from sample import Sampler
 from tasks import load_task
 from tasks.benchmarks import question_rows, read_questions, read_texts
-from watch import Watch, pool_numbers, sizes
+from watch import Watch, sizes
 
 # A run may go on with other values of these: they change its length, place, speed, memory or logger, and no draw. A dry
 # run has a folder of its own.
@@ -240,7 +240,8 @@ class Run:
             rows = [row | {"truth": row["question"] and self.truth(row["question"])} for row in rows]
             rows = [row | {"label_right": None not in (row["majority"], row["truth"])
                                           and bool(self.task.same(row["majority"], row["truth"]))} for row in rows]
-        self.log_cost("questions", iteration, **pool_numbers(rows))
+        kept = sum(row["dropped"] is None for row in rows) / len(rows)
+        self.log_cost("questions", iteration, kept=kept, **vote_metrics(rows, self.task))
         self.folder.write_part("questions.jsonl", iteration, rows)
         self.watch.finished("questions", iteration)
         barrier()
@@ -288,10 +289,10 @@ class Run:
                                          seed=draw_seed(self.cfg.seed, "held-out"))
             row |= measured
             answers = [answer | {"level": level} for answer, level in zip(answers, self.levels, strict=True)]
-            self.folder.write_part("heldout.jsonl", iteration, answers)
             self.spent += {"answering_seconds": time.perf_counter() - self.began,
                            "tokens": sum(answer["tokens"] for answer in answers)}
             self.log_cost("held-out", iteration, **measured)
+            self.folder.write_part("heldout.jsonl", iteration, answers)
         if iteration and not self.given:
             row |= self.of_pool(iteration)
         self.folder.log(row)

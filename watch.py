@@ -87,16 +87,9 @@ def clock(seconds):
 # ---- a run, line by line
 
 
-def pool_numbers(rows):
-    """Of the rows of a pool: the shares that are kept and in the right format (valid), and the mean p (share)."""
-    shares = [row["share"] for row in rows if row["question"] is not None]
-    return {"kept": sum(row["dropped"] is None for row in rows) / len(rows), "valid": len(shares) / len(rows),
-            "share": statistics.fmean(shares or [0])}
-
-
 def step_line(row, cfg, in_phase, in_run):
-    """The line of a step. row: that of metrics.jsonl, of a pool also with its `pool_numbers`, of held-out questions
-    with mean and greedy accuracy. The columns are the same in all phases."""
+    """The line of a step. row: that of metrics.jsonl, of a pool also with the shares kept and valid and the mean p
+    (share), of held-out questions with mean and greedy accuracy. The columns are the same in all phases."""
     phase, steps = row["phase"], getattr(cfg, f"{row['phase']}_steps", 0)
     place = f"iteration {row['iteration']:<{len(str(cfg.iterations))}}" if row["iteration"] else "base model"
     widest = len(str(max(cfg.challenger_steps, cfg.solver_steps)))

@@ -1,6 +1,8 @@
 """Puts the repository on the path, and runs the Triton kernels in the interpreter where there is no GPU."""
 
 import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -34,3 +36,17 @@ needs_triton = pytest.mark.skipif(why_not_triton() is not None, reason=str(why_n
 def tiny():
     """The folder of the embedded base model."""
     return Path(__file__).parents[1] / "tiny"
+
+
+@pytest.fixture
+def small_disk(request, tmp_path):
+    """A disk as large as the module's DISK says."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = sys.platform == "linux" and shutil.which("mount") and subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={request.module.DISK}", "tmpfs", disk], capture_output=True,
+        check=False).returncode == 0
+    if not mounted:
+        pytest.skip("a small disk cannot be mounted here")
+    yield disk
+    subprocess.run(["umount", "--lazy", disk], check=True)  # some weights that are mapped may not be collected yet

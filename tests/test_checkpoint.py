@@ -433,6 +433,8 @@ def test_expressions_that_may_hang_are_not(pattern):
 
 # ---- writing
 
+DISK = "2m"  # of small_disk
+
 
 def full_disk(*args, **kwargs):
     raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
@@ -455,19 +457,6 @@ def test_weights_that_do_not_shrink_stay_as_they_were(folder, tmp_path, monkeypa
              lambda path: RunFolder(path).shrink("solver", 2))
     assert (part / "model.safetensors").read_bytes() == before and load(part)
     assert not (part / "model.safetensors.partial").exists()
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 2 MB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = sys.platform == "linux" and shutil.which("mount") and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], capture_output=True, check=False).returncode == 0
-    if not mounted:
-        pytest.skip("a small disk cannot be mounted here")
-    yield disk
-    subprocess.run(["umount", disk], check=True)
 
 
 def test_a_full_disk_is_one_line_and_the_last_weights_stay(folder, small_disk):

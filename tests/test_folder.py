@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 from test_rzero import small
 
 import folder as folder_module
-from common import read_json, read_lines
+from common import comments_of, read_json, read_lines
 from folder import RunFolder, checkpoints_kept, claim, columns, disk_needed
-from run import Run
+from run import MAY_CHANGE, Run
 from rzero import PRESETS, Config, evolve
 
 
@@ -48,12 +48,34 @@ def test_a_line_that_was_cut_off_is_removed(tmp_path):
     assert read_lines(folder.metrics) == [{"step": 1}, {"step": 2}]
 
 
-def test_a_claim_names_the_setting_that_differs(tmp_path):
+@pytest.mark.parametrize("half", ['{"st', "\udcff", '{"a": "\udcc3', "", "\udce2\udc82"])
+def test_half_a_line_of_any_bytes_is_removed_from_both_files(tmp_path, half):
+    for name in ("metrics.jsonl", "eval.jsonl"):
+        (tmp_path / name).write_bytes(b'{"step": 1}\n' + half.encode(errors="surrogateescape"))
+    folder = RunFolder(tmp_path)
+    for file in (folder.metrics, folder.evals):
+        assert file.read_bytes() == b'{"step": 1}\n'
+    folder.metrics.write_bytes(half.encode(errors="surrogateescape"))  # of the first line
+    assert read_lines(RunFolder(tmp_path).metrics) == []
+
+
+def test_a_claim_names_the_settings_that_differ(tmp_path):
     claim(tmp_path / "run", {"seed": 0, "rows": 1})
     claim(tmp_path / "run", {"seed": 0, "rows": 2}, free=("rows",))
     assert json.loads((tmp_path / "run" / "config.json").read_text()) == {"seed": 0, "rows": 2}
     with pytest.raises(ValueError, match=r"holds a run with other settings \(seed: 0 there, 1 here\); choose another --out"):
         claim(tmp_path / "run", {"seed": 1, "rows": 2}, free=("rows",))
+    claim(tmp_path / "more", {"seed": 0, "lr": 2e-4, "rows": 1, "task": "sums"})
+    with pytest.raises(ValueError, match=r"\(seed: 0 there, 1 here; lr: 0.0002 there, 0.001 here; new: None there, 'x\\ny' here\); "
+                                         "choose another --out$"):
+        claim(tmp_path / "more", {"seed": 1, "lr": 1e-3, "rows": 2, "task": "sums", "new": "x\ny"}, free=("rows",))
+    assert json.loads((tmp_path / "more" / "config.json").read_text())["seed"] == 0
+
+
+def test_what_changes_only_speed_and_memory_may_change():
+    """And what makes a run longer, or changes what is kept on the disk, its place or its logger."""
+    speed = {name for name, comment in comments_of(Config).items() if "speed and memory only" in comment}
+    assert speed and {*MAY_CHANGE} == speed | {"iterations", "out", "dry_run", "log", "checkpoint_every", "role_dtype"}
 
 
 def test_the_disk_decides_how_many_checkpoints_are_kept(tmp_path, monkeypatch, capsys):

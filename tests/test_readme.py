@@ -128,4 +128,4 @@ def test_the_files_are_short_and_there_are_not_too_many_lines():
     """The house stays readable in an evening."""
     lines = {p: p.read_text().count("\n") for p in ROOT.glob("**/*.py")
              if not {"tests", "tiny", "runs"} & {*p.relative_to(ROOT).parts} and not p.relative_to(ROOT).parts[0].startswith(".")}
-    assert max(lines.values()) <= 450 and lines[ROOT / "rzero.py"] <= 420 and sum(lines.values()) <= 7000
+    assert max(lines.values()) <= 450 and lines[ROOT / "rzero.py"] <= 420 and sum(lines.values()) <= 7100

@@ -26,7 +26,6 @@ from watch import (
     example,
     parts_of_run,
     plain,
-    pool_numbers,
     real_run,
     said_of_pool,
     said_of_steps,
@@ -123,13 +122,6 @@ def test_a_terminal_that_lacks_a_character_does_not_end_a_run(monkeypatch):
     assert terminal.getvalue() == b"a question: ?1 + 1??\n"
 
 
-def test_pool_numbers():
-    rows = [question(0.5, ["1"], [0]), question(1.0, ["1"], [0]) | {"dropped": "too easy"},
-            {"question": None, "share": 0.0, "dropped": "wrong format"}]
-    assert pool_numbers(rows) == pytest.approx({"kept": 1 / 3, "valid": 2 / 3, "share": 0.75})
-    assert pool_numbers(rows[2:]) == {"kept": 0, "valid": 0, "share": 0}
-
-
 def test_a_bar_in_a_log_file_is_few_whole_lines(capsys, monkeypatch):
     """Two minutes of work with a state each second: a line each 30 s, and none where all of it is shorter than that."""
     now = [1000.0]
@@ -213,6 +205,9 @@ def test_a_run_on_a_terminal_and_in_a_log_file(tmp_path):
         assert printed[shown + 1].startswith("    answers: ") and "; true answer " in printed[shown + 1]
     asked = lines(tmp_path / "file" / "iter1" / "questions.jsonl")
     kept = [row for row in asked if row["dropped"] is None]
+    valid = [row["share"] for row in asked if row["question"] is not None]
+    assert (f"kept {100 * len(kept) / len(asked):>6.0f} %   p {sum(valid) / len(valid):.2f}   valid {100 * len(valid) / len(asked):>5.0f} %"
+            in next(line for line in said["file"] if line.startswith("iteration 1  questions")))
     assert f"a question: {min(kept, key=lambda row: abs(row['share'] - 0.5))['question']}" in said["file"]
 
 
@@ -258,8 +253,10 @@ def test_only_a_dry_runs_folder_is_replaced(tmp_path):
             clear_dry_run(folder)
         assert (folder / "iter1").exists()
     (folder / "config.json").write_text(json.dumps({"dry_run": True}))
+    (folder / "lock.json").write_text("{}")  # which this process holds
     clear_dry_run(folder)
-    assert not folder.exists()
+    assert [file.name for file in folder.iterdir()] == ["lock.json"]
+    clear_dry_run(folder)
 
 
 def test_what_a_dry_run_says_of_its_parts():

@@ -187,6 +187,7 @@ def main():
     out, start = Path(args.out), time.time()
     if out.exists():
         sys.exit(f"make.py: {out} exists already")
+    out.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng([args.seed, 0])
     torch.manual_seed(args.seed)
     with tempfile.TemporaryDirectory() as folder:
