@@ -93,10 +93,9 @@ def ending(program):
     ends too, since the next one needs its folder."""
     SIGNALS.came, SIGNALS.wait = [], False
     before = {number: signal.signal(number, SIGNALS) for number in STATUS}
-    parent, (rank, world) = os.getppid(), rank_and_world()
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        repeat(lambda: os.getppid() == parent or abandon("its torchrun was killed; the same command goes on"), 0.5)
-    status, line = 0, ""
+        end_with(os.getppid())
+    (rank, world), status, line = rank_and_world(), 0, ""
     try:
         yield
     except Stopped as stopped:
@@ -124,6 +123,20 @@ def ending(program):
         signal.signal(number, handler)
     if status:
         sys.exit(status)
+
+
+def end_with(parent):
+    """Has this process end within a second of torchrun, its parent."""
+    def check(alive=True):
+        if not alive or os.getppid() != parent:
+            abandon("its torchrun was killed; the same command goes on")
+
+    try:
+        program = os.readlink(f"/proc/{parent}/exe")
+    except OSError:  # another user's, or a system without /proc
+        program = "init" if parent == 1 else "python"
+    check(alive="python" in program)  # torchrun may have been killed while this process was starting
+    repeat(check, 0.5)
 
 
 def lost_another(error):
