@@ -3,12 +3,14 @@
 It needs Linux, whose /proc says which processes work on a folder."""
 
 import os
+import random
 import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from common import read_lines
@@ -20,7 +22,7 @@ SMALL = dict(model=str(ROOT / "tiny"), iterations=2, challenger_steps=3, challen
              solver_prompts=6, solver_rollouts=4, heldout_samples=1, max_question_tokens=48, max_answer_tokens=64,
              checkpoint_every=1)
 TIMES = "seconds", "tokens_per_second", "update_tflops", "peak_memory_gb"  # how the metrics' names of times end
-LIMIT, LOCKED = 300, 45  # seconds that a run may take, and that a lock of the dead may refuse the command
+LIMIT = 300  # seconds that a run may take
 
 # ---- processes
 
@@ -38,9 +40,11 @@ def processes_on(out):
 
 
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """A port that is free, and that no connection is given as its own."""
+    while True:
+        with socket.socket() as s, suppress(OSError):
+            s.bind(("127.0.0.1", port := random.randrange(10_000, 30_000)))
+            return port
 
 
 class Folder:
@@ -89,11 +93,9 @@ class Folder:
         return time.monotonic()
 
     def finish(self):
-        """Gives the same command until it has ended well; a lock that the dead still hold may refuse it a while."""
-        given = time.monotonic()
-        while (process := self.start()).wait(LIMIT):
-            says = text(process)
-            assert "lock" in says and time.monotonic() < given + LOCKED, f"the command failed:\n{says[-3000:]}"
+        """Gives the command, which must end well -> its process."""
+        process = self.start()
+        assert process.wait(LIMIT) == 0, f"the command failed:\n{text(process)[-3000:]}"
         return process
 
     def close(self):
