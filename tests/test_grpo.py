@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.distributed as dist
+from conftest import needs_triton
 from processes import run_processes
 from torch.distributed.tensor import DTensor
 
@@ -331,7 +332,7 @@ def one_step(**how):
     return trainer.step(some_rollouts(20), reference=reference), weights(trainer.policy)
 
 
-@pytest.mark.parametrize("how", ["checkpointing", "compiled", "both", "fused"])
+@pytest.mark.parametrize("how", ["checkpointing", "compiled", "both", pytest.param("fused", marks=needs_triton)])
 def test_engineering_options_change_nothing(monkeypatch, how):
     """Activation checkpointing, compiled blocks, both, and the Triton logprobs: one step's weights within 1e-6."""
     expected_metrics, expected = one_step()
