@@ -315,6 +315,19 @@ def tokenizing(what):
         raise ValueError(f"{what}: {said[:300]}") from None
 
 
+@contextmanager
+def without_stderr():
+    """Drops what libraries write to stderr by themselves, as Rust does before it panics."""
+    stderr, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nothing)
+
+
 def backtracks(pattern):
     """Whether a regular expression may take exponential time: it refers back, quantifies a group that has a choice or
     a quantifier in it, or has more than six quantifiers and choices in one alternative. (For what is left, Oniguruma
@@ -354,7 +367,7 @@ def read_tokenizer(folder):
     file = find(folder, "tokenizer.json", MAX_TOKENIZER)
     if not file:
         raise FileNotFoundError(f"{folder} has no tokenizer.json")
-    with tokenizing(f"{file} is not a tokenizer"):
+    with tokenizing(f"{file} is not a tokenizer"), without_stderr():
         inner = HFTokenizer.from_file(str(file))
         inner.encode_special_tokens = True  # as text: an "<|im_end|>" in a question must not end the turn
         inner.no_truncation()
