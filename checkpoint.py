@@ -122,8 +122,12 @@ def digest(file):
 
 def check_sums(folder):
     """Raises ValueError naming a file that is not what the folder's SHA256SUMS says, if it has one; in 0.6 s a GB."""
-    sums = find(folder, SUMS, MAX_CONFIG)
-    for line in sums.read_text(errors="replace").splitlines() if sums else []:
+    if not (sums := find(folder, SUMS, MAX_CONFIG)):
+        return
+    text = sums.read_text(errors="replace")
+    if not text.endswith("\n"):
+        raise ValueError(f"{sums} is cut off")
+    for line in text.splitlines():
         sha256, _, name = line.partition("  ")
         file = find(folder, name) if name and Path(name).name == name else None
         if not file:
@@ -315,6 +319,19 @@ def tokenizing(what):
         raise ValueError(f"{what}: {said[:300]}") from None
 
 
+@contextmanager
+def without_stderr():
+    """Drops what libraries write to stderr by themselves, as Rust does before it panics."""
+    stderr, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nothing)
+
+
 def backtracks(pattern):
     """Whether a regular expression may take exponential time: it refers back, quantifies a group that has a choice or
     a quantifier in it, or has more than six quantifiers and choices in one alternative. (For what is left, Oniguruma
@@ -354,7 +371,7 @@ def read_tokenizer(folder):
     file = find(folder, "tokenizer.json", MAX_TOKENIZER)
     if not file:
         raise FileNotFoundError(f"{folder} has no tokenizer.json")
-    with tokenizing(f"{file} is not a tokenizer"):
+    with tokenizing(f"{file} is not a tokenizer"), without_stderr():
         inner = HFTokenizer.from_file(str(file))
         inner.encode_special_tokens = True  # as text: an "<|im_end|>" in a question must not end the turn
         inner.no_truncation()

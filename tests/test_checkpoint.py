@@ -384,9 +384,10 @@ LONGER = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
     ({"model": {"type": "WordLevel", "vocab": {"<|endoftext|>": 0}, "unk_token": "?"}}, "is not a tokenizer"),
     ({"model": {"type": "BPE", "vocab": {}, "merges": []}, "added_tokens": []}, "none of the stop tokens"),
 ])
-def test_a_hostile_tokenizer_is_one_line(folder, change, says):
+def test_a_hostile_tokenizer_is_one_line(folder, change, says, capfd):
     edit(folder / "tokenizer.json", change)
     one_line(folder, says)
+    assert capfd.readouterr().err == ""  # nor does a library say anything
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"model":' * 100_000, "", "\0", '{"version": "1.0"}'])

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.distributed as dist
+from conftest import needs_triton
 from processes import run_processes
 from torch.distributed.tensor import DTensor
 
@@ -331,7 +332,7 @@ def one_step(**how):
     return trainer.step(some_rollouts(20), reference=reference), weights(trainer.policy)
 
 
-@pytest.mark.parametrize("how", ["checkpointing", "compiled", "both", "fused"])
+@pytest.mark.parametrize("how", ["checkpointing", "compiled", "both", pytest.param("fused", marks=needs_triton)])
 def test_engineering_options_change_nothing(monkeypatch, how):
     """Activation checkpointing, compiled blocks, both, and the Triton logprobs: one step's weights within 1e-6."""
     expected_metrics, expected = one_step()
@@ -429,7 +430,7 @@ def test_checkpoints(tmp_path):
     assert weights(resumed.policy).equal(weights(unbroken.policy))
 
 
-@pytest.mark.parametrize("harm", ["flip", "cut", "remove"])
+@pytest.mark.parametrize("harm", ["flip", "cut", "remove", "empty"])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_read(tmp_path, capsys, harm):
     unbroken, resumed = Trainer(small_model(), lr=1e-3), Trainer(small_model(), lr=1e-3)
     for seed in range(3):
@@ -438,9 +439,13 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_read(tmp_path, c
     file = tmp_path / "step000003" / "exp_avg_sq.000000.safetensors"
     data = bytearray(file.read_bytes())
     data[-1] ^= 128
-    file.unlink() if harm == "remove" else file.write_bytes(data if harm == "flip" else data[:-1])
+    if harm == "empty":
+        (file.parent / "SHA256SUMS").write_text("")
+    else:
+        file.unlink() if harm == "remove" else file.write_bytes(data if harm == "flip" else data[:-1])
     assert resumed.load_checkpoint(tmp_path) == 2
-    says = "SHA256SUMS names 'exp_avg_sq.000000.safetensors', which is not there" if harm == "remove" else f"{file} is damaged"
+    says = {"remove": "SHA256SUMS names 'exp_avg_sq.000000.safetensors', which is not there",
+            "empty": f"{file.parent}/SHA256SUMS is cut off"}.get(harm, f"{file} is damaged")
     printed = capsys.readouterr().out
     assert says in printed and "it is set aside as step000003.damaged, and what was before it is used\n" in printed
     resumed.step(some_rollouts(seed=2))
