@@ -10,11 +10,13 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 
 from common import read_lines
 from report import write_page
+from run import Run
+from rzero import Config, evolve
 
 ROOT = Path(__file__).parents[1]
 SMALL = dict(model=str(ROOT / "tiny"), iterations=2, challenger_steps=3, challenger_prompts=4, challenger_rollouts=4,
@@ -76,6 +78,12 @@ class Folder:
     def fails_at(self, how, rank, n):
         """Gives the command to tests/fails_at.py."""
         return self.start(ROOT / "tests" / "fails_at.py", how, rank, n)
+
+    def run_here(self):
+        """Makes the run in this process; what it prints goes to a log."""
+        values = {name: str(x) if isinstance(x, Path) else x for name, x in self.settings.items()}
+        with open(self.place / "0.log", "w", encoding="utf-8") as log, redirect_stdout(log):
+            evolve(Run(Config(**values)))
 
     def workers(self):
         """The ids of the living processes that do the work."""
