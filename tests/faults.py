@@ -307,7 +307,7 @@ FAULTS = {
 def main():
     parser = Parser("faults.py", __doc__)
     parser.add_argument("--only", choices=FAULTS, nargs="+", default=list(FAULTS), help="these faults")
-    parser.add_argument("--rounds", type=int, help="of each; by default each has its own number")
+    parser.add_argument("--rounds", type=int, help="of each, the soak too; by default each has its own number")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(1)
