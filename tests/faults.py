@@ -311,7 +311,8 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a round ends all that it started
+    for number in signal.SIGINT, signal.SIGTERM:  # a round ends all that it started, also in the background of a script
+        signal.signal(number, signal.default_int_handler)
     home, table, failed = Path(tempfile.mkdtemp(prefix="faults-")), [], 0
     references = References(home)
     for name in args.only:
