@@ -217,9 +217,8 @@ class RunFolder:
 
     def shrink(self, role, iteration):
         """Rewrites a role's weights after all iterations before this one in bf16, since no phase will train from them.
-        A file is replaced whole, so the folder of a killed run opens. A later phase's call does the rest; a run killed
-        in its last call keeps fp32."""
-        for folder in (self.part(role, earlier) for earlier in range(1, iteration)):
+        A file is replaced whole, so the folder of a killed run opens; a later call does the rest."""
+        for folder in filter(Path.exists, (self.part(role, earlier) for earlier in range(1, iteration))):
             try:
                 check_sums(folder)
             except ValueError as error:

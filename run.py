@@ -322,8 +322,11 @@ class Run:
         return found
 
     def report(self):
-        """Says that the run is at its end. The page is written again: a killed run may have had no time for it."""
+        """Says that the run is at its end, and does what a process that was killed there had no time for."""
         if self.rank == 0:
+            if self.cfg.role_dtype == "bf16":
+                self.folder.shrink("challenger", self.cfg.iterations)
+                self.folder.shrink("solver", self.cfg.iterations)
             self.write_page()
         self.watch.end(by_truth=bool(self.truth) and self.cfg.labels == "majority" and not self.given)
 
