@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tokenizers import Tokenizer as HFTokenizer
 
-from common import barrier, from_rank_0, printable, rank_and_world, read_json, short, writing
+from common import barrier, from_rank_0, printable, rank_and_world, read_json, short, write_whole, writing
 
 MAX_CONFIG, MAX_JSON, MAX_TOKENIZER = 1_000_000, 10_000_000, 32_000_000  # bytes; JSON takes up to 25 times that to read
 INDEX, PICKLES = "model.safetensors.index.json", ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -110,9 +110,9 @@ def find(folder, name, most=math.inf):
 
 
 def write_sums(folder):
-    """Writes the SHA-256 of each file of a folder to its SHA256SUMS, as the program sha256sum does."""
-    lines = [f"{digest(file)}  {file.name}\n" for file in sorted(folder.iterdir()) if file.name != SUMS]
-    (folder / SUMS).write_text("".join(lines))
+    """Writes the SHA-256 of a folder's weights and config.json to its SHA256SUMS, as the program sha256sum does."""
+    files = sorted([*folder.glob("*.safetensors"), *folder.glob("config.json")])
+    write_whole(folder / SUMS, "".join(f"{digest(file)}  {file.name}\n" for file in files))
 
 
 def digest(file):
@@ -140,11 +140,11 @@ def is_whole(folder):
     """Whether a folder that this program wrote is as it was written. If not, that is said, and it is set aside."""
     try:
         check_sums(folder)
-    except (OSError, ValueError) as error:
+    except ValueError as error:  # not OSError: a disk may be away for a moment
         aside = folder.with_name(folder.name + ".damaged")
         shutil.rmtree(aside, ignore_errors=True)
         os.replace(folder, aside)
-        print(f"{error}; it is set aside as {aside.name}, and what was before it is used", flush=True)
+        print(f"{error}; it is set aside as {aside.name}, and the run goes on from what was before it", flush=True)
         return False
     return True
 
@@ -271,10 +271,11 @@ def newest_checkpoint(folder):
 def save_shards(state, path, keep):
     """Writes a checkpoint, of which each process has its rows -> a file for each kind and process. Of the checkpoints
     beside it the newest `keep` stay. state: {kind: {parameter: this process's rows}}. Raises OSError."""
-    (rank, _), partial = rank_and_world(), path.with_name(path.name + ".partial")
-    if path in checkpoints(path.parent):
+    (rank, world), partial = rank_and_world(), path.with_name(path.name + ".partial")
+    if from_rank_0(rank == 0 and path in checkpoints(path.parent)):
         return
-    with writing(partial, path, sum(x.nbytes for tensors in state.values() for x in tensors.values()), SafetensorError):
+    size = world * sum(x.nbytes for tensors in state.values() for x in tensors.values())
+    with writing(partial, path, size, SafetensorError):
         if rank == 0:
             shutil.rmtree(partial, ignore_errors=True)
             path.parent.mkdir(exist_ok=True)  # fails where the run folder vanished
@@ -288,7 +289,8 @@ def save_shards(state, path, keep):
             os.replace(partial, path)
     if rank == 0:
         for old in checkpoints(path.parent)[:-keep]:
-            shutil.rmtree(old)
+            os.replace(old, partial)  # a kill within leaves nothing that looks like a checkpoint
+            shutil.rmtree(partial)
 
 
 def read_shards(path, state):

@@ -342,15 +342,16 @@ def answer_all(args, folder):
 
 def main():
     args = parse(sys.argv[1:])
-    start_processes(alone=False)
     model = Path(args.model or "")
     folder = Path(args.out or f"runs/evaluate/{'-'.join((model.resolve() if model.is_dir() else model).parts[-3:])}")
-    with ending("evaluate.py"), hold(folder):
-        if not args.regrade:
-            answer_all(args, folder)
-        if rank_and_world()[0] == 0:
-            report(folder, args.regrade)
-        barrier()  # gloo sometimes aborts if a process leaves while another still works
+    with ending("evaluate.py"):
+        start_processes(alone=False)
+        with hold(folder):
+            if not args.regrade:
+                answer_all(args, folder)
+            if rank_and_world()[0] == 0:
+                report(folder, args.regrade)
+            barrier()  # gloo sometimes aborts if a process leaves while another still works
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from checkpoint import SUMS, read_tensors, write_sums
+from checkpoint import SUMS, check_sums, read_tensors, write_sums
 from common import rank_and_world, read_json, read_lines, write_lines, write_whole, writing
 from guard import LOCK
 
@@ -166,7 +166,7 @@ class RunFolder:
             if self.writes and file.exists():
                 os.truncate(file, file.read_bytes().rfind(b"\n") + 1)
         if self.writes:  # and unfinished files, or the checkpoints of a finished phase
-            remove([*self.path.rglob("*.partial")])
+            remove(path for at in ("", "iter*/", "iter*/*.steps/") for path in [*self.path.glob(f"{at}*.partial")])
             remove(steps for steps in self.path.glob("iter*/*.steps") if steps.with_suffix("").exists())
 
     def part(self, name, iteration):
@@ -217,9 +217,13 @@ class RunFolder:
 
     def shrink(self, role, iteration):
         """Rewrites a role's weights after all iterations before this one in bf16, since no phase will train from them.
-        A file is replaced whole, so the folder of a killed run opens. A later phase's call does the rest; a run killed
-        in its last call keeps fp32."""
-        for folder in (self.part(role, earlier) for earlier in range(1, iteration)):
+        A file is replaced whole, so the folder of a killed run opens; a later call does the rest."""
+        for folder in filter(Path.exists, (self.part(role, earlier) for earlier in range(1, iteration))):
+            try:
+                check_sums(folder)
+            except ValueError as error:
+                print(f"{error}; it stays as it is")
+                continue
             config = read_json(folder / "config.json")
             if config["dtype"] != "bfloat16" or not (folder / SUMS).exists():
                 partial = folder / "model.safetensors.partial"

@@ -141,7 +141,7 @@ def whole(x):
     return x.full_tensor() if isinstance(x, DTensor) else x
 
 
-def shard(x):
+def own_rows(x):
     """This process's rows of a tensor that may be sharded."""
     return x.to_local() if isinstance(x, DTensor) else x
 
@@ -216,7 +216,7 @@ class Trainer:
         kinds = defaultdict(dict)
         for name, p in self.policy.named_parameters():
             for kind, x in ({"weight": p.detach()} | self.optimizer.state[p]).items():
-                kinds[kind][name] = shard(x)
+                kinds[kind][name] = own_rows(x)
         return kinds
 
     def _storages(self):

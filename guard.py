@@ -5,6 +5,7 @@
 `ending` turns errors and signals into one line and an exit status. `hold` locks a folder, also against processes on
 other machines that share its disk: where the file system's own locks do not reach them, a heartbeat tells who lives."""
 
+import fcntl
 import json
 import os
 import signal
@@ -14,22 +15,17 @@ import tempfile
 import threading
 import time
 import traceback
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import torch.distributed as dist
 
-from common import rank_and_world
-
-try:
-    import fcntl
-except ImportError:  # not a Unix
-    fcntl = None
+from common import barrier, rank_and_world
 
 LOCK = "lock.json"
-BEAT, DEAD = 5, 60  # seconds between two heartbeats; without one for so long, an owner on another host is dead
+BEAT, DEAD = 2, 60  # seconds between two heartbeats; without one for so long, an owner on another host is dead
 PATIENCE = 3  # seconds in which a process ends whose torchrun was killed
-STATUS = {signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (143, "terminated")}  # exit statuses as a shell has them
+NAMES = {signal.SIGHUP: "hung up", signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
 class Stopped(KeyboardInterrupt):
@@ -49,6 +45,8 @@ class Signals:
         self.came.append(number)
         if not self.wait:
             raise Stopped(number)
+        if len(self.came) == 1 and rank_and_world()[1] == 1:  # of several, one may have to end since another did
+            say(f"{NAMES[number]}: the run ends as soon as this step allows")
 
     def poll(self):
         """Raises `Stopped` if a signal came. The sampler calls it between two tokens."""
@@ -71,7 +69,8 @@ def abandon(why):
 
 
 def repeat(check, seconds):
-    """Has a thread call `check` every so many seconds -> a function that ends this."""
+    """Has a thread call `check` every so many seconds -> a function that ends this. C code that holds the interpreter's
+    lock delays it."""
     ended = threading.Event()
 
     def loop():
@@ -88,21 +87,27 @@ def repeat(check, seconds):
 
 @contextmanager
 def ending(program):
-    """Around a command. An error that a user can mend becomes one line and exit status 1; SIGINT and SIGTERM become one
-    line and 130 or 143. Of several processes one says why, the others are silent. A process whose torchrun was killed
-    ends too, since the next one needs its folder."""
+    """Around a command. An error that a user can mend becomes one line and exit status 1; a signal becomes one line and
+    the status that a shell has for it, such as 130. Where several processes end, one of them says why. A process whose
+    torchrun was killed ends too, since the next one needs its folder."""
     SIGNALS.came, SIGNALS.wait = [], False
-    before = {number: signal.signal(number, SIGNALS) for number in STATUS}
+    before = {number: signal.getsignal(number) for number in NAMES}
+    for number in before:
+        if before[number] != signal.SIG_IGN:  # as nohup asks
+            signal.signal(number, SIGNALS)
     if "TORCHELASTIC_RUN_ID" in os.environ:
         end_with(os.getppid())
-    (rank, world), status, line = rank_and_world(), 0, ""
+    status, line = 0, ""
     try:
         yield
     except Stopped as stopped:
-        SIGNALS.wait, (status, what) = True, STATUS[stopped.args[0]]
-        line = f"{program}: {what}; {stopped.advice}" if rank == 0 else ""
+        SIGNALS.wait, number = True, stopped.args[0]
+        status = 128 + number
+        if rank_and_world()[0] == 0:
+            line = f"{program}: {NAMES[number]}; {stopped.advice}"
     except Exception as error:
-        SIGNALS.wait, status, lost = True, 1, world > 1 and lost_another(error)
+        SIGNALS.wait, status, (rank, world) = True, 1, rank_and_world()
+        lost = world > 1 and lost_another(error)
         if lost:
             line = f"{program}: lost the other processes: {str(error).splitlines()[0]}"
         elif isinstance(error, OSError | ValueError | FloatingPointError):
@@ -112,9 +117,9 @@ def ending(program):
         if (lost or rank) and signalled(within=10 if lost else 3):
             line = ""  # torchrun ends this process because another has ended, which said why
     if line:
-        report_to_torchrun(line)
         say(line)
-    if status and world > 1:
+        report_to_torchrun(line)
+    if status and rank_and_world()[1] > 1:
         sys.stdout.flush()
         os._exit(status)  # at once, since the others wait; the end of a process group may wait too
     if dist.is_initialized():
@@ -134,8 +139,9 @@ def end_with(parent):
     try:
         program = os.readlink(f"/proc/{parent}/exe")
     except OSError:  # another user's, or a system without /proc
-        program = "init" if parent == 1 else "python"
-    check(alive="python" in program)  # torchrun may have been killed while this process was starting
+        program = ""
+    # torchrun may have been killed while this process was starting: then the parent is init, or systemd in its place.
+    check(alive="python" in program if parent == 1 else not program.endswith("/systemd"))
     repeat(check, 0.5)
 
 
@@ -156,7 +162,8 @@ def report_to_torchrun(line):
     """Has torchrun's own report, which comes last, hold the line too."""
     if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
         more = {"py_callstack": line, "timestamp": str(int(time.time()))}
-        Path(file).write_text(json.dumps({"message": {"message": line, "extraInfo": more}}))
+        with suppress(OSError):
+            Path(file).write_text(json.dumps({"message": {"message": line, "extraInfo": more}}))
 
 
 # ---- one process a folder
@@ -167,18 +174,25 @@ def hold(folder):
     """Holds a folder for this program, rank 0 for all its processes. A lock whose owner is dead is taken over. Raises
     ValueError naming the owner where it lives, OSError where the folder cannot be written."""
     if rank_and_world()[0]:
+        barrier()  # until rank 0 holds it
         yield
         return
-    path, end = Path(folder) / LOCK, time.monotonic() + PATIENCE
+    path, start, beats, told = Path(folder) / LOCK, time.monotonic(), set(), False
     ours = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")})
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         while not (file := take(path, ours)):
-            if time.monotonic() > end:
-                raise ValueError(f"{folder} is in use by {owner(path)}; end it, or choose another --out")
+            with suppress(FileNotFoundError):  # its owner has just removed it
+                beats.add(path.stat().st_mtime)
+                waited = time.monotonic() - start
+                if waited > PATIENCE and len(beats) > 1 or waited > DEAD:
+                    raise ValueError(f"{folder} is in use by {owner(path)}; end it, or choose another --out")
+                if waited > PATIENCE and not told:
+                    told = True
+                    print(f"{folder} is held by {owner(path)}; it is free {DEAD} s after that", flush=True)
             time.sleep(0.1)
     except OSError as error:
         raise OSError(f"cannot write the run folder {str(folder)!r}: {error.strerror}") from None
+    barrier()
     end_beats = repeat(lambda: beat(path, ours), BEAT)
     try:
         yield
@@ -193,26 +207,31 @@ def hold(folder):
 
 def take(path, ours):
     """Writes `ours` to a lock file -> the open file, which holds the file system's lock; None where another has it."""
-    file, locked = open(path, "a+", encoding="utf-8"), bool(fcntl)
-    try:
-        if fcntl:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileNotFoundError), ExitStack() as refused:  # the folder or the file may go with its owner
+        file, locked = refused.enter_context(open(path, "a+", encoding="utf-8")), True
+        try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        return None
-    except OSError:  # a file system without locks
-        locked = False
-    file.seek(0)
-    theirs = parsed(file.read())
-    # Where a lock is the host's own affair, only the heartbeat speaks for a process on another host.
-    lives = theirs and not (locked and theirs["host"] == socket.gethostname()) and silence(path) < DEAD
-    if lives or not path.exists() or os.fstat(file.fileno()).st_ino != path.stat().st_ino:  # its owner just removed it
-        file.close()
-        return None
-    file.truncate(0)
-    file.write(ours)
-    file.flush()
-    return file
+        except BlockingIOError:
+            return None
+        except OSError:  # a file system without locks
+            locked = False
+        file.seek(0)
+        theirs = parsed(file.read())
+        # Where a lock is the host's own affair, only the heartbeat speaks for a process on another host.
+        if theirs and not (locked and theirs["host"] == socket.gethostname()) and silence(path) < DEAD:
+            return None
+        if os.fstat(file.fileno()).st_ino != path.stat().st_ino:
+            return None
+        file.truncate(0)
+        file.write(ours)
+        file.flush()
+        if not locked:
+            time.sleep(1)  # two may have come so far
+            if path.read_text(encoding="utf-8") != ours:
+                return None
+        refused.pop_all()
+        return file
 
 
 def parsed(text):
@@ -231,9 +250,8 @@ def silence(path):
 def owner(path):
     """Who holds a lock, in words."""
     theirs = parsed(path.read_text(encoding="utf-8", errors="replace")) or dict.fromkeys(("host", "pid", "since"), "?")
-    quiet = silence(path)
-    return (f"process {theirs['pid']} on {theirs['host']}, since {theirs['since']}, last heard of {quiet:.0f} s ago"
-            + f" (a dead one's lock is free after {DEAD} s)" * (theirs["host"] != socket.gethostname()))
+    return (f"process {theirs['pid']} on {theirs['host']}, since {theirs['since']}, last heard of "
+            f"{silence(path):.0f} s ago")
 
 
 def beat(path, ours):

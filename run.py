@@ -101,18 +101,19 @@ class Run:
         room(cfg.context, self.contexts, self.challenger_prompt, cfg.max_question_tokens)
         self.matched = [number_kept(cfg.match_kept, i) for i in range(1, cfg.iterations + 1)] if cfg.match_kept else []
         self.rank, _ = rank_and_world()
-        if cfg.dry_run and self.rank == 0:
-            clear_dry_run(Path(cfg.out))
+        if self.rank == 0:
+            if cfg.dry_run:
+                clear_dry_run(Path(cfg.out))
+            claim(Path(cfg.out), asdict(cfg), MAY_CHANGE)
         self.folder = RunFolder(cfg.out)
         self.watch = Watch(cfg, self.folder, len(self.heldout))
         checkpoints = None
         if self.rank == 0:
-            claim(self.folder.path, asdict(cfg), MAY_CHANGE)
             self.folder.open_logger(cfg.log, asdict(cfg))
             print(sizes(cfg))
             checkpoints = checkpoints_kept(cfg, self.sampler.model.config.parameters(), self.folder.path)
         self.checkpoints_kept = from_rank_0(checkpoints)  # all processes save, so one look at the disk decides for all
-        self.trainer, self.checkpoints = None, None  # of the phase that is going on, and their folder
+        self.trainer, self.steps_folder = None, None  # of the phase that is going on, and their folder
         self.begin()
 
     def __enter__(self):
@@ -124,8 +125,8 @@ class Run:
         """Where a signal ends the run within a phase, saves the steps that are made."""
         if kind is Stopped and self.trainer and self.trainer.steps and self.checkpoints_kept:
             self.sampler.release()
-            self.trainer.save_checkpoint(self.checkpoints, self.checkpoints_kept)
-            error.advice = f"the same command goes on after step {self.trainer.steps} in {self.checkpoints}"
+            self.trainer.save_checkpoint(self.steps_folder, self.checkpoints_kept)
+            error.advice = f"the same command goes on after step {self.trainer.steps} in {self.steps_folder}"
 
     def weights(self, role, iteration):
         """A role's weights after an iteration; on the CPU, in the memory of their file."""
@@ -200,23 +201,23 @@ class Run:
     def phase(self, role, iteration):
         """The steps of a phase that are still to be made, one `Step` at a time. The role starts from its last weights,
         or from the phase's last checkpoint; after the last step its weights are saved."""
-        cfg, self.checkpoints = self.cfg, self.folder.part(f"{role}.steps", iteration)
+        cfg, self.steps_folder = self.cfg, self.folder.part(f"{role}.steps", iteration)
         steps, lr, mini_batches, average_rows = (getattr(cfg, f"{role}_{name}") for name in (
             "steps", "lr", "mini_batches", "average_rows"))
         choose_threads(self.sampler.model.config.width)
         self.sampler.release()  # of the last part's cache, where the trainer is to live
         reference = self.start(role, iteration)
         trainer = self.trainer = Trainer(reference, cfg, lr, self.sampler.device, mini_batches, average_rows)
-        done = trainer.load_checkpoint(self.checkpoints)
+        done = trainer.load_checkpoint(self.steps_folder)
         self.folder.rewind(role, iteration, done)
         for index in range(done, steps):
             yield Step(self, reference, role, iteration, index)
             if self.checkpoints_kept and (index + 1) % cfg.checkpoint_every == 0 and index + 1 < steps:
-                trainer.save_checkpoint(self.checkpoints, self.checkpoints_kept)
+                trainer.save_checkpoint(self.steps_folder, self.checkpoints_kept)
         model = trainer.gather()
         if self.rank == 0:
             save(model, self.folder.part(role, iteration), self.tokenizer)
-            shutil.rmtree(self.checkpoints, ignore_errors=True)
+            shutil.rmtree(self.steps_folder, ignore_errors=True)
             if cfg.role_dtype == "bf16":
                 self.folder.shrink(role, iteration)
         barrier()
@@ -227,10 +228,8 @@ class Run:
     def finished(self, part, iteration):
         """Whether the folder holds a part of an iteration: challenger, questions.jsonl or solver. A role's newest
         weights are checked; damaged ones are set aside, and their phase is made again."""
-        path = self.folder.part(part, iteration)
-        if not path.exists() or self.folder.part(part, iteration + 1).exists():
-            return path.exists()
-        return from_rank_0(self.rank == 0 and (path.is_file() or is_whole(path)))
+        path, newer = (self.folder.part(part, i) for i in (iteration, iteration + 1))
+        return from_rank_0(self.rank == 0 and path.exists() and (path.is_file() or newer.exists() or is_whole(path)))
 
     def write_questions(self, iteration, rows):
         """Writes the pool of questions, with the groups of their votes, and their true answers where these can be
@@ -323,7 +322,12 @@ class Run:
         return found
 
     def report(self):
-        """Says that the run is at its end."""
+        """Says that the run is at its end, and does what a process that was killed there had no time for."""
+        if self.rank == 0:
+            if self.cfg.role_dtype == "bf16":
+                self.folder.shrink("challenger", self.cfg.iterations)
+                self.folder.shrink("solver", self.cfg.iterations)
+            self.write_page()
         self.watch.end(by_truth=bool(self.truth) and self.cfg.labels == "majority" and not self.given)
 
 

@@ -339,8 +339,8 @@ def smallest(cfg):
 
 def main():
     cfg = parse_settings("rzero.py", __doc__, PRESETS, sys.argv[1:])
-    start_processes()
     with ending("rzero.py"):
+        start_processes()
         cfg = smallest(cfg) if cfg.dry_run else cfg
         with hold(cfg.out), Run(cfg) as run:
             evolve(run)

@@ -20,10 +20,10 @@ LONGEST_CALL = 60  # seconds that a method of a FILE.py:CLASS may take, those of
 def load_task(name, **rules):
     """The task that --task names: math, sums, or FILE.py:CLASS. rules: values of its attributes, such as `box`. Raises
     ValueError or FileNotFoundError."""
-    task = task_class(name)()
+    signal.signal(signal.SIGALRM, late)
+    task = guarded(task_class(name), name)()
     vars(task).update(rules)
     if name not in TASKS:
-        signal.signal(signal.SIGALRM, late)
         methods = [m for m in dir(task) if not m.startswith("_") and callable(getattr(task, m))]
         vars(task).update({m: guarded(getattr(task, m), f"{name}.{m}") for m in methods})
     return task
@@ -42,10 +42,10 @@ def late(*_):
 
 
 def guarded(method, name):
-    """A method of a user's task, which may take LONGEST_CALL seconds. What goes wrong in it becomes a TaskError. The
-    `distances` of many questions may take minutes, and have no limit. No loop in C is interrupted."""
+    """A method of a user's task. After LONGEST_CALL seconds it is interrupted, each second until it ends. What goes
+    wrong in it becomes a TaskError. `distances` has no limit: those of many questions take minutes."""
     def call(*args, **more):
-        rest, _ = signal.setitimer(signal.ITIMER_REAL, 0 if name.endswith(".distances") else LONGEST_CALL)
+        rest, _ = signal.setitimer(signal.ITIMER_REAL, 0 if name.endswith(".distances") else LONGEST_CALL, 1)
         try:
             return method(*args, **more)
         except TaskError:  # of a method that this one called
@@ -54,7 +54,7 @@ def guarded(method, name):
             did = f"took more than {LONGEST_CALL} s" if isinstance(error, Late) else f"raised {short(error)}"
             raise TaskError(f"{name}({', '.join(map(short, args))}) {did}") from None
         finally:
-            signal.setitimer(signal.ITIMER_REAL, rest)  # of the caller's time
+            signal.setitimer(signal.ITIMER_REAL, rest, 1)  # of the caller's time
     return call
 
 

@@ -138,7 +138,7 @@ def test_a_run_goes_on_after_each_of_its_writes_failed(undisturbed, small_disk, 
         assert all(file.read_bytes() == content for file, content in finished.items())
     assert [file.name for file in (out / "iter1" / "solver.steps").iterdir()] == ["step000001"]
     evolve(Run(cfg))
-    assert faults.pages >= 2 == capsys.readouterr().out.count("report.html was not written: OSError: cannot write")
+    assert faults.pages >= 3 == capsys.readouterr().out.count("report.html was not written: OSError: cannot write")
     assert not (out / "report.html").exists()
     monkeypatch.undo()
     for name in ("iter1/challenger/model.safetensors", "iter1/solver/model.safetensors", "iter1/questions.jsonl",

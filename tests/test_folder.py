@@ -216,5 +216,28 @@ def test_older_role_folders_become_bf16_and_a_killed_rewriting_goes_on(tmp_path,
     assert Config().role_dtype == "fp32"
 
 
+def test_damaged_weights_are_not_rewritten_as_if_they_were_whole(tmp_path, capsys):
+    cfg = small(tmp_path / "run", heldout="", challenger_steps=0, solver_steps=0)
+    evolve(Run(cfg))
+    file = tmp_path / "run" / "iter1" / "solver" / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    RunFolder(tmp_path / "run").shrink("solver", 2)
+    assert file.read_bytes() == data and f"{file} is damaged" in capsys.readouterr().out
+
+
+def test_nothing_is_removed_from_a_folder_that_is_refused(tmp_path):
+    """Nor from another run below it."""
+    (tmp_path / "config.json").write_text(json.dumps({"seed": 99}))
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}')  # without the end of its line
+    (tmp_path / "other" / "iter1" / "solver.partial").mkdir(parents=True)
+    with pytest.raises(ValueError, match="holds a run with other settings"):
+        Run(small(tmp_path, heldout=""))
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}'
+    RunFolder(tmp_path)
+    assert (tmp_path / "other" / "iter1" / "solver.partial").exists()
+
+
 def test_columns():
     assert columns([["a", "long"], ["bcd", "x"]]) == "a     long\nbcd      x"

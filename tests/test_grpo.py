@@ -447,7 +447,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_read(tmp_path, c
     says = {"remove": "SHA256SUMS names 'exp_avg_sq.000000.safetensors', which is not there",
             "empty": f"{file.parent}/SHA256SUMS is cut off"}.get(harm, f"{file} is damaged")
     printed = capsys.readouterr().out
-    assert says in printed and "it is set aside as step000003.damaged, and what was before it is used\n" in printed
+    assert says in printed and "it is set aside as step000003.damaged, and the run goes on from what was before it\n" in printed
     resumed.step(some_rollouts(seed=2))
     assert weights(resumed.policy).equal(weights(unbroken.policy))
     resumed.save_checkpoint(tmp_path)

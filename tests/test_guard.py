@@ -15,7 +15,8 @@ from guard import LOCK, SIGNALS, Stopped, ending, hold
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(guard, "PATIENCE", 0)
+    monkeypatch.setattr(guard, "PATIENCE", 0.1)
+    monkeypatch.setattr(guard, "BEAT", 0.05)
 
 
 def leave_lock(folder, host, age=0, text=None):
@@ -50,20 +51,49 @@ def test_a_dead_owner_holds_nothing(tmp_path, host, age, text):
         assert json.loads((tmp_path / LOCK).read_text())["pid"] == os.getpid()
 
 
-def test_a_process_on_another_machine_holds_it_as_long_as_its_heart_beats(tmp_path):
+def test_a_process_on_another_machine_holds_it_as_long_as_its_heart_beats(tmp_path, capsys):
     leave_lock(tmp_path, "elsewhere", age=40)
-    with pytest.raises(ValueError, match="process 4321 on elsewhere, since 2026-01-01 .* last heard of 4. s ago .a dead"), \
+    end_beats = guard.repeat(lambda: os.utime(tmp_path / LOCK), 0.3)
+    with pytest.raises(ValueError, match="process 4321 on elsewhere, since 2026-01-01 .* last heard of 0 s ago; end it"), \
             hold(tmp_path):
         pass
+    end_beats()
     assert "elsewhere" in (tmp_path / LOCK).read_text()
+    assert "held by process 4321 on elsewhere, since 2026-01-01 00:00:00, last heard of 4" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("locks", [None, "refused"])
-def test_without_the_file_systems_locks_the_heartbeat_tells(tmp_path, monkeypatch, locks):
-    if locks:
-        monkeypatch.setattr(guard.fcntl, "flock", lambda *_: os.open("/dev/null/nothing", os.O_RDONLY))
-    else:
-        monkeypatch.setattr(guard, "fcntl", None)
+def test_one_waits_for_another_machines_process_that_is_silent_until_it_is_dead(tmp_path, monkeypatch):
+    monkeypatch.setattr(guard, "DEAD", 1)
+    leave_lock(tmp_path, "elsewhere")
+    start = time.monotonic()
+    with hold(tmp_path):
+        assert 0.8 < time.monotonic() - start < 3
+
+
+def test_a_process_that_is_stopped_but_holds_the_file_systems_lock_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(guard, "DEAD", 0.5)
+    monkeypatch.setattr(guard, "beat", lambda *_: None)
+    with hold(tmp_path), pytest.raises(ValueError, match=f"in use by process {os.getpid()} on"), hold(tmp_path):
+        pass
+
+
+def test_an_owner_that_leaves_takes_the_empty_folder_with_it(tmp_path, monkeypatch):
+    """The one that waits makes it anew."""
+    real, opened = open, []
+
+    def vanishing(path, *rest, **more):
+        if str(path).endswith(LOCK) and not opened:
+            opened.append(path)
+            path.parent.rmdir()
+        return real(path, *rest, **more)
+
+    monkeypatch.setattr(guard, "open", vanishing, raising=False)
+    with hold(tmp_path / "run"):
+        assert opened and (tmp_path / "run" / LOCK).exists()
+
+
+def test_without_the_file_systems_locks_the_heartbeat_tells(tmp_path, monkeypatch):
+    monkeypatch.setattr(guard.fcntl, "flock", lambda *_: os.open("/dev/null/nothing", os.O_RDONLY))
     with hold(tmp_path), pytest.raises(ValueError, match="in use by"), hold(tmp_path):
         pass
     leave_lock(tmp_path, socket.gethostname(), age=61)
@@ -114,13 +144,31 @@ def test_an_end_is_one_line_and_a_status(error, status, says, capsys, tmp_path, 
     assert json.loads((tmp_path / "error").read_text())["message"]["message"] + "\n" == says
 
 
+def test_a_full_disk_of_torchruns_does_not_hide_the_line(capsys, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", "/dev/full")
+    with pytest.raises(SystemExit), ending("rzero.py"):
+        raise OSError("cannot write x")
+    assert capsys.readouterr().err == "rzero.py: cannot write x\n"
+
+
+def test_a_signal_that_is_to_be_ignored_is(monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with ending("rzero.py"):
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(0.01)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_a_fault_of_ours_keeps_its_traceback(capsys):
     with pytest.raises(SystemExit) as exit, ending("rzero.py"):
         int(len)
     assert exit.value.code == 1 and "\n    int(len)\n" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_at_once_or_at_the_next_poll(number):
     before = signal.getsignal(number)
     with pytest.raises(SystemExit), ending("rzero.py"):

@@ -359,6 +359,7 @@ FOREVER = """while True:
     ("return self.same(a, b)", "raised RecursionError('maximum recursion depth exceeded"),
     ("return self.nothing", "raised AttributeError(\"'Mine' object has no attribute 'nothing'\")"),
     (FOREVER, "took more than 0.2 s"),
+    ("try: time.sleep(9)\n        except: time.sleep(9)", "took more than 0.2 s"),
     ("return __import__('re').match('(x+x+)+y', 'x' * 60)", "took more than 0.2 s"),
 ])
 def test_a_task_that_raises_or_hangs_is_named(monkeypatch, tmp_path, same, did):
