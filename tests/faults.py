@@ -288,7 +288,16 @@ def models(place, rng, references):
     fuzz(1, rng.random(), place)
 
 
-# name: (round, number of rounds, what the table says). A full disk, a read-only and a vanished folder belong here too.
+def tests_of(file):
+    """A round of the tests in a file, which must not be skipped."""
+    def tests(place, rng, references):
+        done = subprocess.run([sys.executable, "-m", "pytest", "-q", f"--basetemp={place}", Path(__file__).with_name(file)],
+                              capture_output=True, text=True, check=False)
+        assert done.returncode == 0 and "skipped" not in done.stdout, done.stdout
+    return tests
+
+
+# name: (round, number of rounds, what the table says)
 FAULTS = {
     "kills": (kills, 40, "SIGKILL of worker, torchrun or both at a random moment"),
     "writes": (writes, 40, "SIGKILL just before a change of a file"),
@@ -298,6 +307,8 @@ FAULTS = {
     "signals": (signals, 16, "Ctrl-C or SIGTERM at a random moment"),
     "locks": (locks, 10, "a second start on the folder"),
     "damage": (damage, 16, "a damaged checkpoint or weights file"),
+    "disks": (tests_of("test_disk.py"), 1, "a disk that is full, read-only or gone, at each of 36 writes"),
+    "texts": (tests_of("test_hostile.py"), 1, "hostile texts, empty and extreme runs, broken tasks: all of them"),
     "determinism": (determinism, 6, "nothing: the run once more"),
     "soak": (soak, 1, "30 iterations in one process"),
     "models": (models, 500, "a random mutation of a model folder"),
