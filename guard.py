@@ -46,8 +46,8 @@ class Signals:
         if not self.wait:
             raise Stopped(number)
         if len(self.came) == 1 and rank_and_world()[1] == 1:  # of several, one may have to end since another did
-            # print would raise where the signal interrupts another print
-            os.write(2, f"{NAMES[number]}: the run ends as soon as this step allows\n".encode())
+            with suppress(OSError):  # print would raise where the signal interrupts another print
+                os.write(2, f"{NAMES[number]}: the run ends as soon as this step allows\n".encode())
 
     def poll(self):
         """Raises `Stopped` if a signal came. The sampler calls it between two tokens."""
