@@ -29,8 +29,8 @@ from tasks import load_task
 from tasks.benchmarks import question_rows, read_questions, read_texts
 from watch import Watch, sizes
 
-# A run may go on with other values of these: they change its length, place, speed, memory or logger, and no draw. A dry
-# run has a folder of its own.
+# A run may go on with other values of these: they change its length, place, speed, memory or logger, and draws only by
+# the rounding of logits. A dry run has a folder of its own.
 MAY_CHANGE = ("iterations", "out", "max_rows", "kv_gb", "token_budget", "activation_checkpointing", "compile_blocks",
               "offload", "reshard", "checkpoint_every", "role_dtype", "log", "dry_run")
 DRY_RUN_HELD_OUT = 8  # held-out questions of a dry run
