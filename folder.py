@@ -219,21 +219,22 @@ class RunFolder:
         """Rewrites a role's weights after all iterations before this one in bf16, since no phase will train from them.
         A file is replaced whole, so the folder of a killed run opens; a later call does the rest."""
         for folder in filter(Path.exists, (self.part(role, earlier) for earlier in range(1, iteration))):
+            config = read_json(folder / "config.json")
+            if config["dtype"] == "bfloat16" and (folder / SUMS).exists():
+                continue
             try:
                 check_sums(folder)
             except ValueError as error:
                 print(f"{error}; it stays as it is")
                 continue
-            config = read_json(folder / "config.json")
-            if config["dtype"] != "bfloat16" or not (folder / SUMS).exists():
-                partial = folder / "model.safetensors.partial"
-                tensors = {name: tensor.bfloat16() for _, name, tensor in read_tensors(folder)}
-                with writing(partial, folder, sum(tensor.nbytes for tensor in tensors.values()), SafetensorError):
-                    save_file(tensors, partial, metadata={"format": "pt"})
-                    (folder / SUMS).unlink(missing_ok=True)  # without it nothing is checked until all is replaced
-                    os.replace(partial, folder / "model.safetensors")
-                write_whole(folder / "config.json", json.dumps(config | {"dtype": "bfloat16"}, indent=2) + "\n")
-                write_sums(folder)
+            partial = folder / "model.safetensors.partial"
+            tensors = {name: tensor.bfloat16() for _, name, tensor in read_tensors(folder)}
+            with writing(partial, folder, sum(tensor.nbytes for tensor in tensors.values()), SafetensorError):
+                save_file(tensors, partial, metadata={"format": "pt"})
+                (folder / SUMS).unlink(missing_ok=True)  # without it nothing is checked until all is replaced
+                os.replace(partial, folder / "model.safetensors")
+            write_whole(folder / "config.json", json.dumps(config | {"dtype": "bfloat16"}, indent=2) + "\n")
+            write_sums(folder)
 
     def table(self):
         """eval.jsonl as a table, in percent."""
