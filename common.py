@@ -195,10 +195,14 @@ def start_processes(alone=True):
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     if world == 1 and not (alone and torch.cuda.is_available()):
         return
-    group = {} if world > 1 else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
+    store = next(dist.rendezvous("env://"))[0] if world > 1 else dist.HashStore()
+    # The store of torchrun still has the addresses of the processes before a restart.
+    store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
     # Processes sample for hours between two collectives; the default limit is ten minutes.
+    hours = timedelta(hours=12)
+    store.set_timeout(hours)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"  # gloo too for weights kept on the host
-    dist.init_process_group(backend, timeout=timedelta(hours=12), **group)
+    dist.init_process_group(backend, store=store, rank=int(os.environ.get("RANK", "0")), world_size=world, timeout=hours)
 
 
 THREADS = torch.get_num_threads()  # PyTorch's default

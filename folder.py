@@ -29,6 +29,7 @@ from checkpoint import SUMS, check_sums, read_tensors, write_sums
 from common import rank_and_world, read_json, read_lines, write_lines, write_whole, writing
 from guard import LOCK
 
+PHASES = "challenger", "questions", "solver", "held-out"  # of an iteration, in order
 LOGGERS = "tensorboard", "wandb"  # the choices of --log, each the name of its package
 
 
@@ -148,7 +149,7 @@ def wandb_logger(folder, settings):
                          config=settings, allow_val_change=True)
     except wandb.Error as error:
         raise ValueError(f"--log wandb: {error}") from None
-    for phase in ("challenger", "questions", "solver", "held-out", "eval"):  # each has its own count of steps
+    for phase in (*PHASES, "eval"):  # each has its own count of steps
         run.define_metric(f"{phase}/*", step_metric=f"{phase}/step")
     return lambda numbers, step: run.log(numbers | {f"{name.split('/')[0]}/step": step for name in numbers})
 
@@ -214,6 +215,13 @@ class RunFolder:
                 place.mkdir(exist_ok=True)
             if len(kept) < len(rows):
                 write_lines(self.metrics, kept)
+
+    def sort(self):
+        """Puts the rows of metrics.jsonl in order, which a phase that was made again for damaged weights has not."""
+        rows = read_lines(self.metrics)
+        in_order = sorted(rows, key=lambda row: (row["iteration"], PHASES.index(row["phase"]), row["step"]))
+        if in_order != rows:
+            write_lines(self.metrics, in_order)
 
     def shrink(self, role, iteration):
         """Rewrites a role's weights after all iterations before this one in bf16, since no phase will train from them.

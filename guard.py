@@ -39,7 +39,19 @@ class Signals:
     be whole, and several processes must leave together."""
 
     def __init__(self):
-        self.came, self.wait = [], False
+        self.came, self.wait, self.before = [], False, {}
+
+    def listen(self):
+        """Takes the signals, but those that are ignored, as nohup asks. Until then they end a process at once, also
+        within a call of C that waits for other processes."""
+        for number in NAMES:
+            if signal.getsignal(number) != signal.SIG_IGN:
+                self.before[number] = signal.signal(number, self)
+
+    def forget(self):
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+        self.__init__()
 
     def __call__(self, number, _):
         self.came.append(number)
@@ -91,21 +103,16 @@ def ending(program):
     """Around a command. An error that a user can mend becomes one line and exit status 1; a signal becomes one line and
     the status that a shell has for it, such as 130. Where several processes end, one of them says why. A process whose
     torchrun was killed ends too, since the next one needs its folder."""
-    SIGNALS.came, SIGNALS.wait = [], False
-    before = {number: signal.getsignal(number) for number in NAMES}
-    for number in before:
-        if before[number] != signal.SIG_IGN:  # as nohup asks
-            signal.signal(number, SIGNALS)
     if "TORCHELASTIC_RUN_ID" in os.environ:
         end_with(os.getppid())
     status, line = 0, ""
     try:
         yield
-    except Stopped as stopped:
-        SIGNALS.wait, number = True, stopped.args[0]
-        status = 128 + number
+    except KeyboardInterrupt as error:
+        stopped = error if isinstance(error, Stopped) else Stopped(signal.SIGINT)
+        SIGNALS.wait, status = True, 128 + stopped.args[0]
         if rank_and_world()[0] == 0:
-            line = f"{program}: {NAMES[number]}; {stopped.advice}"
+            line = f"{program}: {NAMES[stopped.args[0]]}; {stopped.advice}"
     except Exception as error:
         SIGNALS.wait, status, (rank, world) = True, 1, rank_and_world()
         lost = world > 1 and lost_another(error)
@@ -125,8 +132,7 @@ def ending(program):
         os._exit(status)  # at once, since the others wait; the end of a process group may wait too
     if dist.is_initialized():
         dist.destroy_process_group()
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    SIGNALS.forget()
     if status:
         sys.exit(status)
 
@@ -172,10 +178,11 @@ def report_to_torchrun(line):
 
 @contextmanager
 def hold(folder):
-    """Holds a folder for this program, rank 0 for all its processes. A lock whose owner is dead is taken over. Raises
-    ValueError naming the owner where it lives, OSError where the folder cannot be written."""
+    """Holds a folder for this program, rank 0 for all its processes, and listens to signals. A lock whose owner is dead
+    is taken over. Raises ValueError naming the owner where it lives, OSError where the folder cannot be written."""
     if rank_and_world()[0]:
         barrier()  # until rank 0 holds it
+        SIGNALS.listen()
         yield
         return
     path, start, beats, told = Path(folder) / LOCK, time.monotonic(), set(), False
@@ -194,6 +201,7 @@ def hold(folder):
     except OSError as error:
         raise OSError(f"cannot write the run folder {str(folder)!r}: {error.strerror}") from None
     barrier()
+    SIGNALS.listen()
     end_beats = repeat(lambda: beat(path, ours), BEAT)
     try:
         yield

@@ -324,6 +324,7 @@ class Run:
     def report(self):
         """Says that the run is at its end, and does what a process that was killed there had no time for."""
         if self.rank == 0:
+            self.folder.sort()
             if self.cfg.role_dtype == "bf16":
                 self.folder.shrink("challenger", self.cfg.iterations)
                 self.folder.shrink("solver", self.cfg.iterations)

@@ -134,6 +134,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     (ValueError("--seed is -1"), 1, "rzero.py: --seed is -1\n"),
     (OSError("cannot write x"), 1, "rzero.py: cannot write x\n"),
     (FloatingPointError("NaN"), 1, "rzero.py: NaN\n"),
+    (KeyboardInterrupt(), 130, "rzero.py: interrupted; the same command goes on after the last finished part\n"),
     (Stopped(signal.SIGINT), 130, "rzero.py: interrupted; the same command goes on after the last finished part\n"),
     (Stopped(signal.SIGTERM), 143, "rzero.py: terminated; the same command goes on after the last finished part\n")])
 def test_an_end_is_one_line_and_a_status(error, status, says, capsys, tmp_path, monkeypatch):
@@ -155,6 +156,7 @@ def test_a_signal_that_is_to_be_ignored_is(monkeypatch):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with ending("rzero.py"):
+            SIGNALS.listen()
             os.kill(os.getpid(), signal.SIGHUP)
             time.sleep(0.01)
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
@@ -172,10 +174,12 @@ def test_a_fault_of_ours_keeps_its_traceback(capsys):
 def test_a_signal_ends_at_once_or_at_the_next_poll(number):
     before = signal.getsignal(number)
     with pytest.raises(SystemExit), ending("rzero.py"):
+        SIGNALS.listen()
         SIGNALS.poll()
         os.kill(os.getpid(), number)
         pytest.fail("the signal did nothing")
     with pytest.raises(SystemExit), ending("rzero.py"):
+        SIGNALS.listen()
         SIGNALS.wait = True
         os.kill(os.getpid(), number)
         time.sleep(0.01)
