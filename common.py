@@ -202,7 +202,8 @@ def start_processes(alone=True):
     hours = timedelta(hours=12)
     store.set_timeout(hours)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"  # gloo too for weights kept on the host
-    dist.init_process_group(backend, store=store, rank=int(os.environ.get("RANK", "0")), world_size=world, timeout=hours)
+    rank = int(os.environ.get("RANK", "0"))
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=hours)
 
 
 THREADS = torch.get_num_threads()  # PyTorch's default
