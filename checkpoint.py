@@ -110,8 +110,8 @@ def find(folder, name, most=math.inf):
 
 
 def write_sums(folder):
-    """Writes the SHA-256 of a folder's weights and config.json to its SHA256SUMS, as the program sha256sum does."""
-    files = sorted([*folder.glob("*.safetensors"), *folder.glob("config.json")])
+    """Writes the SHA-256 of a folder's safetensors files to its SHA256SUMS, as the program sha256sum does."""
+    files = sorted(folder.glob("*.safetensors"))
     write_whole(folder / SUMS, "".join(f"{digest(file)}  {file.name}\n" for file in files))
 
 
@@ -131,9 +131,9 @@ def check_sums(folder):
         sha256, _, name = line.partition("  ")
         file = find(folder, name) if name and Path(name).name == name else None
         if not file:
-            raise ValueError(f"{sums} names {short(name)}, which is not there")
+            raise ValueError(f"{sums} names {short(name)}, which is not there (if that is meant, remove {SUMS})")
         if digest(file) != sha256:
-            raise ValueError(f"{file} is damaged: its SHA-256 is not that of {SUMS}")
+            raise ValueError(f"{file} is damaged: its SHA-256 is not that of {SUMS} (if that is meant, remove {SUMS})")
 
 
 def is_whole(folder):

@@ -93,7 +93,8 @@ def test_saved_folder_opens_in_transformers(tmp_path, kind):
     before = sorted(file.name for file in (tmp_path / "copy").iterdir())
     with pytest.raises(FileExistsError, match="copy"):
         save(ours, tmp_path / "copy")
-    assert sorted(file.name for file in (tmp_path / "copy").iterdir()) == before == ["config.json", "model.safetensors"]
+    assert sorted(file.name for file in (tmp_path / "copy").iterdir()) == before == [
+        "SHA256SUMS", "config.json", "model.safetensors"]
 
 
 def test_dtype_is_kept_through_load_and_save(tmp_path, tiny):
@@ -105,7 +106,7 @@ def test_dtype_is_kept_through_load_and_save(tmp_path, tiny):
     (tmp_path / "copy.partial" / "half.safetensors").write_text("")
     save(load(tmp_path / "m", dtype=torch.bfloat16), tmp_path / "copy", Tokenizer(tiny))
     kept = {"tokenizer.json", "tokenizer_config.json", "generation_config.json"}
-    assert {file.name for file in (tmp_path / "copy").iterdir()} == kept | {"config.json", "model.safetensors"}
+    assert {file.name for file in (tmp_path / "copy").iterdir()} == kept | {"config.json", "model.safetensors", "SHA256SUMS"}
     assert all((tmp_path / "copy" / name).read_bytes() == (tiny / name).read_bytes() for name in kept)
     assert not (tmp_path / "copy.partial").exists()
     assert {p.dtype for p in load_file(tmp_path / "copy" / "model.safetensors").values()} == {torch.bfloat16}
@@ -370,6 +371,9 @@ def test_a_model_of_the_size_of_qwen3_0_6b(tiny, tmp_path):
     save(model, folder)
     del model
     shard(folder)
+    with pytest.raises(ValueError, match="names 'model.safetensors', which is not there .if that is meant, remove SHA256SUMS"):
+        load(folder)
+    (folder / "SHA256SUMS").unlink()
     tokenizer = Tokenizer(tiny)
     model = load(folder, dtype=torch.bfloat16)
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}

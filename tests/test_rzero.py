@@ -228,7 +228,7 @@ def test_damaged_weights_are_named_set_aside_and_made_again(finished, tmp_path, 
     with pytest.raises(ValueError, match="solver/model.safetensors is damaged: its SHA-256 is not that of SHA256SUMS"):
         load(file.parent)
     evolve(Run(small(out)))
-    assert f"{file} is damaged: its SHA-256 is not that of SHA256SUMS; it is set aside as solver.damaged" in capsys.readouterr().out
+    assert f"{file} is damaged: its SHA-256 is not that of SHA256SUMS (if that is meant, remove SHA256SUMS); it is set aside as solver.damaged" in capsys.readouterr().out
     for name in ("iter1/challenger", "iter1/solver"):
         assert (out / name / "model.safetensors").read_bytes() == (finished / name / "model.safetensors").read_bytes()
     assert (out / "iter1" / "solver.damaged" / "model.safetensors").exists()
