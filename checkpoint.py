@@ -136,8 +136,8 @@ def check_sums(folder):
             raise ValueError(f"{file} is damaged: its SHA-256 is not that of {SUMS} (if that is meant, remove {SUMS})")
 
 
-def is_whole(folder):
-    """Whether a folder that this program wrote is as it was written. If not, that is said, and it is set aside."""
+def whole_or_set_aside(folder):
+    """Whether a folder that this program wrote is as it was written. If not, says so, and sets it aside."""
     try:
         check_sums(folder)
     except ValueError as error:  # not OSError: a disk may be away for a moment
@@ -264,7 +264,7 @@ def checkpoints(folder):
 
 def newest_checkpoint(folder):
     """The newest checkpoint that is whole, None if there is none; the same in all processes."""
-    whole = filter(is_whole, reversed(checkpoints(folder)))  # one after the other, until one is
+    whole = filter(whole_or_set_aside, reversed(checkpoints(folder)))  # one after the other, until one is
     return from_rank_0(next(whole, None) if rank_and_world()[0] == 0 else None)
 
 
@@ -275,7 +275,7 @@ def save_shards(state, path, keep):
     if from_rank_0(rank == 0 and path in checkpoints(path.parent)):
         return
     size = world * sum(x.nbytes for tensors in state.values() for x in tensors.values())
-    with writing(partial, path, size, SafetensorError):
+    with writing(partial, path, size):
         if rank == 0:
             shutil.rmtree(partial, ignore_errors=True)
             path.parent.mkdir(exist_ok=True)  # fails where the run folder vanished

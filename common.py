@@ -19,6 +19,7 @@ from datetime import timedelta
 import numpy as np
 import torch
 import torch.distributed as dist
+from safetensors import SafetensorError
 from tqdm import tqdm
 
 os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # read as CUDA starts: memory in fewer pieces
@@ -28,17 +29,22 @@ short = SHORT.repr  # anything that is not ours, as part of one line
 DTYPES = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16}
 
 
+def remove(path):
+    """Removes a file, or a folder with all in it."""
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 @contextmanager
-def writing(partial, path, size, *errors):
-    """Around the writing of a file or folder `partial`, of `size` bytes, that becomes `path`; None where `path` grows
-    by a line. A write that fails, by an OSError or one of these errors, leaves nothing of `partial` and is an OSError
-    in one line, whose size is rounded up. The folder of `path` must be there: one that vanished is not made anew."""
+def writing(partial, path, size):
+    """Around the writing of a file or folder `partial`, of `size` bytes, that becomes `path`; None where `path` grows.
+    A write that fails leaves nothing of `partial` and is an OSError in one line, whose size is rounded up. The folder
+    of `path` must be there: one that vanished is not made anew."""
     try:
         yield
-    except (OSError, *errors) as error:
+    except (OSError, SafetensorError) as error:  # safetensors has its own for a full disk
         with suppress(OSError):
             if partial:
-                shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
+                remove(partial)
         free = shutil.disk_usage(next(p for p in path.absolute().parents if os.path.exists(p))).free
         raise OSError(f"cannot write {path}, which takes {-(-size // 100_000) / 10:,} MB where {free / 1e6:,.1f} are "
                       f"free: {str(error).strip().splitlines()[-1]}") from None
@@ -50,6 +56,13 @@ def write_whole(path, text):
     with writing(partial, path, len(encoded)):
         partial.write_bytes(encoded)
         os.replace(partial, path)
+
+
+def append(path, text):
+    """Adds a text to a file. Raises OSError as `writing`; a part of the text may then be in the file."""
+    encoded = text.encode()
+    with writing(None, path, len(encoded)), open(path, "ab") as file:
+        file.write(encoded)
 
 
 def write_lines(path, objects):

@@ -30,6 +30,7 @@ import numpy as np
 from answers import compared_as_written
 from common import (
     Parser,
+    append,
     barrier,
     evenly_spaced,
     mean_and_ci,
@@ -40,7 +41,6 @@ from common import (
     start_processes,
     write_lines,
     write_whole,
-    writing,
 )
 from folder import claim, columns, percent, refuse_other, shortened, whole_lines
 from guard import ending, hold
@@ -58,10 +58,9 @@ class PartFiles:
         self.file = file
 
     def append(self, rank, row):
-        """Adds a row to the part file of a process. Raises OSError as `writing`."""
-        part, line = self.file.with_name(f"{self.file.stem}.part{rank}.jsonl"), json.dumps(row)
-        with writing(None, part, len(line)), open(part, "a", encoding="utf-8") as file:
-            file.write(f"\n{line}")  # after the end of an unfinished line
+        """Adds a row to the part file of a process. Raises OSError."""
+        part = self.file.with_name(f"{self.file.stem}.part{rank}.jsonl")
+        append(part, f"\n{json.dumps(row)}")  # after the end of an unfinished line
 
     def paths(self):
         return sorted(self.file.parent.glob(f"{glob.escape(self.file.stem)}.part*.jsonl"))

@@ -22,11 +22,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from checkpoint import SUMS, check_sums, read_tensors, write_sums
-from common import rank_and_world, read_json, read_lines, write_lines, write_whole, writing
+from common import append, rank_and_world, read_json, read_lines, remove, write_lines, write_whole, writing
 from guard import LOCK
 
 PHASES = "challenger", "questions", "solver", "held-out"  # of an iteration, in order
@@ -51,13 +50,8 @@ def clear_dry_run(folder):
     config = folder / "config.json"
     if held and not (config.is_file() and read_json(config).get("dry_run") is True):
         raise ValueError(f"{folder} is where a dry run would be, but holds something else; choose another --out")
-    remove(held)
-
-
-def remove(paths):
-    """Removes files and folders."""
-    for path in paths:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in held:
+        remove(path)
 
 
 def disk_needed(cfg, weights):
@@ -126,7 +120,7 @@ def require_logger(name):
 
 def tensorboard_logger(folder):
     """A function that writes numbers, {name: value}, and their step for TensorBoard."""
-    from torch.utils.tensorboard import SummaryWriter
+    from torch.utils.tensorboard import SummaryWriter  # optional, as --log is
     writer = SummaryWriter(folder / "tensorboard")
 
     def log(numbers, step):
@@ -140,7 +134,7 @@ def tensorboard_logger(folder):
 def wandb_logger(folder, settings):
     """A function that sends numbers, {name: value}, and their step to Weights & Biases. The id of the run there is kept
     in the folder, so a resumed run goes on in it. Raises ValueError where wandb cannot start, as without a login."""
-    import wandb
+    import wandb  # optional, as --log is
     kept = folder / "wandb.id"
     if not kept.exists():
         write_whole(kept, uuid.uuid4().hex)
@@ -163,12 +157,18 @@ class RunFolder:
     def __init__(self, path):
         self.path, self.writes = Path(path), rank_and_world()[0] == 0
         self.metrics, self.evals, self.logger = self.path / "metrics.jsonl", self.path / "eval.jsonl", None
-        for file in (self.metrics, self.evals):  # a killed process may leave half of a line that it was appending
-            if self.writes and file.exists():
-                os.truncate(file, file.read_bytes().rfind(b"\n") + 1)
-        if self.writes:  # and unfinished files, or the checkpoints of a finished phase
-            remove(path for at in ("", "iter*/", "iter*/*.steps/") for path in [*self.path.glob(f"{at}*.partial")])
-            remove(steps for steps in self.path.glob("iter*/*.steps") if steps.with_suffix("").exists())
+        if self.writes:
+            self._mend()
+
+    def _mend(self):
+        """Removes what a killed process leaves: half of a line that it was appending, unfinished files, and the
+        checkpoints of a finished phase."""
+        for file in filter(Path.exists, (self.metrics, self.evals)):
+            os.truncate(file, file.read_bytes().rfind(b"\n") + 1)
+        unfinished = [path for at in ("", "iter*/", "iter*/*.steps/") for path in self.path.glob(f"{at}*.partial")]
+        needless = [steps for steps in self.path.glob("iter*/*.steps") if steps.with_suffix("").exists()]
+        for path in (*unfinished, *needless):
+            remove(path)
 
     def part(self, name, iteration):
         """A part of an iteration: challenger, questions.jsonl, solver, heldout.jsonl."""
@@ -191,9 +191,7 @@ class RunFolder:
     def log(self, row):
         """Appends a step's row to metrics.jsonl, an iteration's row to eval.jsonl. Another logger goes here."""
         if self.writes:
-            path = self.metrics if "step" in row else self.evals
-            with writing(None, path, len(str(row))), open(path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+            append(self.metrics if "step" in row else self.evals, json.dumps(row) + "\n")
             if self.logger:
                 self.logger(*self.numbers(row))
 
@@ -208,13 +206,14 @@ class RunFolder:
     def rewind(self, phase, iteration, step):
         """Before a phase goes on after `step` steps: makes the folder of its iteration, in a run folder that must be
         there, and removes what an interrupted try logged after these."""
+        if not self.writes:
+            return
+        with writing(None, folder := self.part("", iteration), 4096):
+            folder.mkdir(exist_ok=True)
         rows = read_lines(self.metrics)
         kept = [row for row in rows if (row["phase"], row["iteration"]) != (phase, iteration) or row["step"] <= step]
-        if self.writes:
-            with writing(None, place := self.part("", iteration), 4096):
-                place.mkdir(exist_ok=True)
-            if len(kept) < len(rows):
-                write_lines(self.metrics, kept)
+        if len(kept) < len(rows):
+            write_lines(self.metrics, kept)
 
     def sort(self):
         """Puts the rows of metrics.jsonl in order, which a phase that was made again for damaged weights has not."""
@@ -237,7 +236,7 @@ class RunFolder:
                 continue
             partial = folder / "model.safetensors.partial"
             tensors = {name: tensor.bfloat16() for _, name, tensor in read_tensors(folder)}
-            with writing(partial, folder, sum(tensor.nbytes for tensor in tensors.values()), SafetensorError):
+            with writing(partial, folder, sum(tensor.nbytes for tensor in tensors.values())):
                 save_file(tensors, partial, metadata={"format": "pt"})
                 (folder / SUMS).unlink(missing_ok=True)  # without it nothing is checked until all is replaced
                 os.replace(partial, folder / "model.safetensors")

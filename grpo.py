@@ -220,6 +220,7 @@ class Trainer:
         return kinds
 
     def _storages(self):
+        """The memory of all of it."""
         return [x.untyped_storage() for tensors in self._state().values() for x in tensors.values()]
 
     def park(self):

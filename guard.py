@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 import traceback
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import torch.distributed as dist
@@ -178,13 +178,17 @@ def report_to_torchrun(line):
 
 @contextmanager
 def hold(folder):
-    """Holds a folder for this program, rank 0 for all its processes, and listens to signals. A lock whose owner is dead
-    is taken over. Raises ValueError naming the owner where it lives, OSError where the folder cannot be written."""
-    if rank_and_world()[0]:
+    """Holds a folder for this program, rank 0 for all its processes, and listens to signals. Raises as `locked`."""
+    with nullcontext() if rank_and_world()[0] else locked(folder):
         barrier()  # until rank 0 holds it
         SIGNALS.listen()
         yield
-        return
+
+
+@contextmanager
+def locked(folder):
+    """Locks a folder for this process. A lock whose owner is dead is taken over. Raises ValueError naming the owner
+    where it lives, OSError where the folder cannot be written."""
     path, start, beats, told = Path(folder) / LOCK, time.monotonic(), set(), False
     ours = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")})
     try:
@@ -200,8 +204,6 @@ def hold(folder):
             time.sleep(0.1)
     except OSError as error:
         raise OSError(f"cannot write the run folder {str(folder)!r}: {error.strerror}") from None
-    barrier()
-    SIGNALS.listen()
     end_beats = repeat(lambda: beat(path, ours), BEAT)
     try:
         yield

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
@@ -290,7 +289,7 @@ def save(model, path, tokenizer=None):
     state = {checkpoint_name(name): p.detach().cpu().contiguous() for name, p in model.named_parameters()}
     raw = {k: v for k, v in model.config.raw.items() if k != "torch_dtype"}
     raw["dtype"] = str(next(model.parameters()).dtype).removeprefix("torch.")
-    with writing(partial, path, sum(p.nbytes for p in state.values()), SafetensorError):  # its own for a full disk
+    with writing(partial, path, sum(p.nbytes for p in state.values())):
         partial.mkdir()
         save_file(state, partial / "model.safetensors", metadata={"format": "pt"})
         (partial / "config.json").write_text(json.dumps(raw, indent=2) + "\n")

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 from batches import Rollout
-from checkpoint import is_whole
+from checkpoint import whole_or_set_aside
 from common import DTYPES, barrier, choose_threads, evenly_spaced, from_rank_0, rank_and_world, read_lines
 from evaluate import held_out
 from folder import RunFolder, checkpoints_kept, claim, clear_dry_run, require_logger, words
@@ -229,7 +229,8 @@ class Run:
         """Whether the folder holds a part of an iteration: challenger, questions.jsonl or solver. A role's newest
         weights are checked; damaged ones are set aside, and their phase is made again."""
         path, newer = (self.folder.part(part, i) for i in (iteration, iteration + 1))
-        return from_rank_0(self.rank == 0 and path.exists() and (path.is_file() or newer.exists() or is_whole(path)))
+        return from_rank_0(self.rank == 0 and path.exists() and (
+            path.is_file() or newer.exists() or whole_or_set_aside(path)))
 
     def write_questions(self, iteration, rows):
         """Writes the pool of questions, with the groups of their votes, and their true answers where these can be

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 from fuzz_models import fuzz
-from small_runs import LIMIT, Folder, References, all_gone, files, same, text, wait
+from small_runs import LIMIT, Folder, References, all_gone, files, flip, same, text, wait
 from study import markdown
 
 from common import Parser, progress_bar, read_lines
@@ -232,13 +232,11 @@ def damage(place, rng, references):
 def damaged(found, rng):
     """Flips a random bit of one of the files, or cuts it at a random place -> the file."""
     file = rng.choice(found)
-    data = bytearray(file.read_bytes())
-    i = rng.randrange(len(data))
+    i = rng.randrange(file.stat().st_size)
     if rng.random() < 0.5:
-        del data[i:]
+        os.truncate(file, i)
     else:
-        data[i] ^= 1 << rng.randrange(8)
-    file.write_bytes(data)
+        flip(file, 8 * i + rng.randrange(8))
     return file
 
 

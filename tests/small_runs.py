@@ -147,7 +147,16 @@ def files(folder):
     return [Path(where) / name for where, _, names in os.walk(folder) for name in names]
 
 
+def flip(file, bit=None):
+    """Turns one bit of a file over; the last by default."""
+    data = bytearray(file.read_bytes())
+    bit = 8 * len(data) - 1 if bit is None else bit
+    data[bit // 8] ^= 1 << bit % 8
+    file.write_bytes(data)
+
+
 def timeless(rows):
+    """Rows of metrics.jsonl without what differs from one run to the next."""
     return [{name: value for name, value in row.items() if not name.endswith(TIMES)} for row in rows]
 
 

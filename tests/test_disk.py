@@ -10,7 +10,8 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
-from test_rzero import ROOT, lines, small, without_times
+from small_runs import timeless
+from test_rzero import ROOT, lines, small
 
 import checkpoint
 import common
@@ -80,7 +81,7 @@ class Faults:
             learn(step, *rest, **metrics)
             self.before(f"checkpoint of the {step.role}")
 
-        for module in (checkpoint, common, evaluate, folder_module, model):
+        for module in (checkpoint, common, folder_module, model):
             monkeypatch.setattr(module, "writing", writing)
         monkeypatch.setattr(plumbing.Step, "learn", learning)
 
@@ -144,7 +145,7 @@ def test_a_run_goes_on_after_each_of_its_writes_failed(undisturbed, small_disk, 
     for name in ("iter1/challenger/model.safetensors", "iter1/solver/model.safetensors", "iter1/questions.jsonl",
                  "iter0/heldout.jsonl", "iter1/heldout.jsonl", "eval.jsonl"):
         assert (out / name).read_bytes() == (undisturbed / name).read_bytes(), name
-    assert without_times(lines(out / "metrics.jsonl")) == without_times(lines(undisturbed / "metrics.jsonl"))
+    assert timeless(lines(out / "metrics.jsonl")) == timeless(lines(undisturbed / "metrics.jsonl"))
     files = {str(file.relative_to(out)) for file in out.rglob("*")} | {"report.html"}
     assert files == {str(file.relative_to(undisturbed)) for file in undisturbed.rglob("*")}
 

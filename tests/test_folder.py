@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_runs import flip
 from test_rzero import small
 
 import folder as folder_module
@@ -220,9 +221,8 @@ def test_damaged_weights_are_not_rewritten_as_if_they_were_whole(tmp_path, capsy
     cfg = small(tmp_path / "run", heldout="", challenger_steps=0, solver_steps=0)
     evolve(Run(cfg))
     file = tmp_path / "run" / "iter1" / "solver" / "model.safetensors"
-    data = bytearray(file.read_bytes())
-    data[-1] ^= 1
-    file.write_bytes(data)
+    flip(file)
+    data = file.read_bytes()
     RunFolder(tmp_path / "run").shrink("solver", 2)
     assert file.read_bytes() == data and f"{file} is damaged" in capsys.readouterr().out
 

@@ -2,6 +2,7 @@
 
 import gc
 import math
+import os
 import shutil
 import weakref
 from dataclasses import replace
@@ -13,6 +14,7 @@ import torch
 import torch.distributed as dist
 from conftest import needs_triton
 from processes import run_processes
+from small_runs import flip
 from torch.distributed.tensor import DTensor
 
 import batches
@@ -437,12 +439,8 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_read(tmp_path, c
         unbroken.step(some_rollouts(seed=seed))
         unbroken.save_checkpoint(tmp_path)
     file = tmp_path / "step000003" / "exp_avg_sq.000000.safetensors"
-    data = bytearray(file.read_bytes())
-    data[-1] ^= 128
-    if harm == "empty":
-        (file.parent / "SHA256SUMS").write_text("")
-    else:
-        file.unlink() if harm == "remove" else file.write_bytes(data if harm == "flip" else data[:-1])
+    {"flip": flip, "cut": lambda file: os.truncate(file, file.stat().st_size - 1), "remove": os.remove,
+     "empty": lambda file: (file.parent / "SHA256SUMS").write_text("")}[harm](file)
     assert resumed.load_checkpoint(tmp_path) == 2
     says = {"remove": "SHA256SUMS names 'exp_avg_sq.000000.safetensors', which is not there",
             "empty": f"{file.parent}/SHA256SUMS is cut off"}.get(harm, f"{file} is damaged")

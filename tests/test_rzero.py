@@ -16,6 +16,7 @@ import pytest
 import torch
 from processes import run_processes
 from safetensors.torch import load_file
+from small_runs import flip, timeless
 
 import run as plumbing
 import rzero
@@ -154,11 +155,6 @@ def lines(file):
     return [json.loads(line) for line in Path(file).read_text().splitlines()]
 
 
-def without_times(rows):
-    clock = ("seconds", "per_second", "update_tflops", "peak_memory_gb")
-    return [{k: v for k, v in row.items() if not k.endswith(clock)} for row in rows]
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "run"
@@ -212,7 +208,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(finished, tmp_path):
     assert (out / "iter1" / "challenger" / "model.safetensors").stat().st_mtime_ns == before
     for name, tensor in weights(out / "iter1" / "solver").items():
         assert tensor.equal(weights(finished / "iter1" / "solver")[name])
-    assert without_times(lines(out / "metrics.jsonl")) == without_times(lines(finished / "metrics.jsonl"))
+    assert timeless(lines(out / "metrics.jsonl")) == timeless(lines(finished / "metrics.jsonl"))
     assert lines(out / "eval.jsonl") == lines(finished / "eval.jsonl")
 
 
@@ -235,13 +231,6 @@ def test_damaged_weights_are_named_set_aside_and_made_again(finished, tmp_path, 
     (out / "iter1" / "challenger" / "SHA256SUMS").unlink()  # as of an older run, whose weights are taken as they are
     evolve(Run(small(out)))
     assert not (out / "iter1" / "challenger.damaged").exists()
-
-
-def flip(file):
-    """Turns one bit of a file over."""
-    data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 1
-    file.write_bytes(data)
 
 
 @pytest.mark.slow
@@ -270,7 +259,7 @@ def test_a_nan_stops_the_run_and_its_phase_goes_on_from_the_checkpoint(finished,
     assert [t() for t in trainers] == [None] * 4
     for name, tensor in weights(out / "iter1" / "solver").items():
         assert tensor.equal(weights(finished / "iter1" / "solver")[name])
-    assert without_times(lines(out / "metrics.jsonl")) == without_times(lines(finished / "metrics.jsonl"))
+    assert timeless(lines(out / "metrics.jsonl")) == timeless(lines(finished / "metrics.jsonl"))
 
 
 @pytest.mark.slow
